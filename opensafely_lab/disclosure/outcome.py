@@ -1,0 +1,55 @@
+"""What the gate answers: for each request a verdict and, if it may be seen, exactly what is shown."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from attrs import field, frozen
+
+# The one mark for a hidden number, whatever the reason (disclosure.md, decision 8).
+REDACTED = "[REDACTED]"
+
+
+class Verdict(str, Enum):
+    VERIFIED = "verified"  # the gate computed it
+    CHECKED = "checked"  # a file whose every cell passes; a checker looks first
+    HELD = "held"
+
+
+class Treatment(str, Enum):
+    AS_IS = "as is"
+    ROUNDED = "rounded"
+    HIDDEN = "hidden"  # rounded, and some cells hidden
+
+
+@frozen
+class ShownTable:
+    """A table as text, ready to be shown: nothing else about the numbers leaves the gate.
+
+    `columns` are the headings, `label_columns` how many of them (from the left) are labels, and
+    each row has as many cells as there are columns. A number is text in the policy's format, a
+    hidden one is `REDACTED`.
+    """
+
+    columns: tuple[str, ...] = field(converter=tuple)
+    label_columns: int
+    rows: tuple[tuple[str, ...], ...]
+
+
+@frozen
+class Outcome:
+    """The gate's answer to one request.
+
+    `sentence` is ours and says no more than `table` implies. `cell` is the index of the notebook
+    cell that asked, in the submitted source. `figure` is a PNG drawn by the gate from `table`.
+    """
+
+    request: int
+    name: str
+    kind: str  # "table" or "figure"
+    cell: int
+    verdict: Verdict
+    treatment: Treatment
+    sentence: str
+    table: ShownTable | None = None
+    figure: bytes | None = None

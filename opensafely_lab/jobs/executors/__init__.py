@@ -1,0 +1,1 @@
+"""What carries out a run. One protocol (`protocol`), one contract suite, several executors."""

@@ -1,0 +1,4 @@
+"""The public jobs site: accounts, projects, workspaces, job requests, code bundles. Holds no patient data.
+
+It never calls a backend, and never learns more of a job than a state and a code.
+"""

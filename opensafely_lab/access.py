@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from opensafely_lab.errors import ErrorKind, LabError
 
@@ -59,7 +59,7 @@ class Grant:
 @frozen
 class Person:
     name: str
-    grants: tuple[Grant, ...] = field(default=(), converter=tuple)
+    grants: tuple[Grant, ...] = ()
 
 
 @frozen

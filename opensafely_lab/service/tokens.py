@@ -9,16 +9,23 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import string
 from pathlib import Path
 
 from opensafely_lab.errors import PlatformError
 
 PREFIX = "osl_"
 LONGEST = 128
+_IDENTIFIER = string.ascii_lowercase + string.digits
 
 
 def new_token() -> str:
     return PREFIX + secrets.token_urlsafe(32)
+
+
+def new_identifier() -> str:
+    """An id that means nothing: 16 letters and digits, 82 random bits."""
+    return "".join(secrets.choice(_IDENTIFIER) for _ in range(16))
 
 
 def digest(token: str) -> str:

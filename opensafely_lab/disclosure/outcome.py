@@ -28,12 +28,13 @@ class ShownTable:
 
     `columns` are the headings, `label_columns` how many of them (from the left) are labels, and
     each row has as many cells as there are columns. A number is text in the policy's format, a
-    hidden one is `REDACTED`.
+    hidden one is `REDACTED`. `total_rows` are the indices of the rows that add up others.
     """
 
     columns: tuple[str, ...] = field(converter=tuple)
     label_columns: int
     rows: tuple[tuple[str, ...], ...]
+    total_rows: tuple[int, ...] = ()
 
 
 @frozen

@@ -114,7 +114,7 @@ def _undeclared(name: str, expr: Expr) -> RequestRefused:
                 f'List the values you want, as in safe.listed({what}, ["first", "second"]); the rest is "other". '
                 "Or declare its categories in the dataset definition."
             )
-    return RequestRefused(f"The values of {name} are not declared, so a table cannot be laid out by it.", next_step=step)
+    return RequestRefused(f"The values of {name} are not declared, so no table can be laid out by it.", next_step=step)
 
 
 # What a column may be used for.
@@ -129,7 +129,7 @@ def _check_columns(expr: Expr, schema: DatasetSchema, policy: Policy, where: str
         if _is_birth_date(column) and not _coarse(parent):
             raise RequestRefused(
                 f"{column.name} is a date of birth, and {where} uses more of it than a year or an age.",
-                next_step=f'Use data.{column.name}.year, or an age: (date - data.{column.name}).years.',
+                next_step=f"Use data.{column.name}.year, or an age: (date - data.{column.name}).years.",
             )
 
 

@@ -27,7 +27,7 @@ class GroupLevels:
     """One group of a table: its name, its declared levels in order, and whether missing is one."""
 
     name: str
-    levels: tuple[str | int | bool, ...] = field(converter=tuple)
+    levels: tuple[str | int | bool, ...]
     has_missing: bool
 
     def all_levels(self) -> tuple[Level, ...]:
@@ -47,7 +47,7 @@ class CellTable:
     would be shown as if the rest were empty.
     """
 
-    groups: tuple[GroupLevels, ...] = field(converter=tuple)
+    groups: tuple[GroupLevels, ...]
     counts: Mapping[Key, int] = field(converter=_frozen_counts)
 
     def __attrs_post_init__(self) -> None:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import matplotlib
-from attrs import field, frozen
+from attrs import frozen
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ class _Chart:
     places: tuple[str, ...]
     series_name: str
     series: tuple[str, ...]
-    values: Mapping[tuple[str, str], int | None] = field(converter=dict)
+    values: Mapping[tuple[str, str], int | None]
 
     def value(self, series: str, place: str) -> int | None:
         return self.values[series, place]
@@ -127,9 +127,7 @@ def _page(chart: _Chart, caption: Caption) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor=_PAPER)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes(
-        (_LEFT / _WIDTH, bottom / height, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, _PLOT_HEIGHT / height)
-    )
+    axes = figure.add_axes((_LEFT / _WIDTH, bottom / height, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, _PLOT_HEIGHT / height))
 
     def write(x: float, y: float, text: str, font: FontProperties, colour: str) -> None:
         figure.text(x / _WIDTH, y / height, text, fontproperties=font, color=colour, va="top", parse_math=False)

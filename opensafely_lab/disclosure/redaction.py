@@ -44,6 +44,10 @@ ALL = _All()
 LineKey = tuple[Level | _All, ...]
 
 
+def _frozen_values(values: Mapping[Key, int | None]) -> Mapping[Key, int | None]:
+    return MappingProxyType(dict(values))
+
+
 @frozen
 class Protected:
     """A table that may be shown: for each cell a rounded count, or None where it is hidden.
@@ -51,8 +55,8 @@ class Protected:
     Only `protect` makes one. It holds nothing that is not shown.
     """
 
-    groups: tuple[GroupLevels, ...] = field(converter=tuple)
-    values: Mapping[Key, int | None] = field(converter=lambda values: MappingProxyType(dict(values)))
+    groups: tuple[GroupLevels, ...]
+    values: Mapping[Key, int | None] = field(converter=_frozen_values)
 
     @property
     def cells(self) -> int:

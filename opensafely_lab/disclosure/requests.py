@@ -22,7 +22,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from opensafely_lab.errors import Refused
 from opensafely_lab.expressions.jsonio import from_json, to_json
@@ -82,8 +82,8 @@ class TableRequest:
     cell: int
     dataset: str
     where: Expr | None
-    by: tuple[Group, ...] = field(converter=tuple)
-    measures: tuple[Measure, ...] = field(converter=tuple)
+    by: tuple[Group, ...]
+    measures: tuple[Measure, ...]
     margins: bool
 
 
@@ -106,7 +106,7 @@ Request = TableRequest | PlotRequest
 class RequestList:
     """All that a notebook asks for, in order. Equal lists have equal texts."""
 
-    requests: tuple[Request, ...] = field(converter=tuple)
+    requests: tuple[Request, ...]
 
     def text(self) -> str:
         """The canonical JSON of the list: the same requests, the same text, whoever wrote the file."""
@@ -169,7 +169,7 @@ def _table_request(obj: Mapping[str, Any]) -> TableRequest:
         raise BadRequestList("margins is not true or false")
     groups = tuple(_group(group) for group in _array(obj["by"], "by", MOST_GROUPS))
     measures = tuple(_measure(measure) for measure in _array(obj["measures"], "measures", len(MEASURES)))
-    headings = [item.name.casefold() for item in (*groups, *measures)]
+    headings = [name.casefold() for name in (*(g.name for g in groups), *(m.name for m in measures))]
     if not measures or len(set(headings)) != len(headings):
         raise BadRequestList("a table has no measure, or two columns of one name")
     return TableRequest(

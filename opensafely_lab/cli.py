@@ -53,6 +53,60 @@ def doctor(given: argparse.Namespace) -> int:
     return 0 if report.ok else EXIT_CODES[ErrorKind.PLATFORM]
 
 
+@command(
+    "up",
+    STATE,
+    option("--data", type=Path, metavar="DIR", help="synthetic records, TABLE.parquet (default: the demo's)"),
+    option("--study", type=Path, metavar="DIR", help="the study to open; made from the template if it is not there"),
+    option("--no-lab", action="store_true", help="only site and backend"),
+    option("--headless", action="store_true", help="open no browser"),
+    option("--lab-option", action="append", default=[], metavar="OPTION", help="one more option for JupyterLab"),
+)
+def up(given: argparse.Namespace) -> int:
+    """Start site, backend and JupyterLab on this computer; print one URL; stop all on Ctrl-C."""
+    from opensafely_lab.desk.up import Options, can_show_browser
+    from opensafely_lab.desk.up import up as run_up
+
+    return run_up(
+        Options(
+            state=_state(given),
+            study=given.study,
+            data=given.data,
+            lab=not given.no_lab,
+            open_browser=not given.headless and not given.no_lab and can_show_browser(),
+            lab_arguments=tuple(given.lab_option),
+        )
+    )
+
+
+@command(
+    "init",
+    option("folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="a study, or a folder to make one in"),
+    option("--template", metavar="NAME", help="make the study from this template (default: gi-bleeding)"),
+)
+def init(given: argparse.Namespace) -> int:
+    """Make a study from a template, or have git keep outputs out of an existing study's commits."""
+    from opensafely_lab.desk.new_study import make_study
+    from opensafely_lab.desk.shipped import DEMO_TEMPLATE
+
+    folder = given.folder.absolute()
+    made = make_study(folder, given.template or DEMO_TEMPLATE)
+    print(f"Made the study {folder}" if made else f"{folder} is a study; git now keeps outputs out of its commits.")
+    return 0
+
+
+@command("strip-outputs", option("notebook", type=Path, nargs="*", metavar="NOTEBOOK", help="files to strip in place"))
+def strip_outputs(given: argparse.Namespace) -> int:
+    """Remove outputs from notebooks: the named files, or standard input to standard output (git's filter)."""
+    from opensafely_lab.notebooks.source import strip
+
+    if not given.notebook:
+        sys.stdout.buffer.write(strip(sys.stdin.buffer.read()))
+    for path in given.notebook:
+        path.write_bytes(strip(path.read_bytes()))
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     from opensafely_lab import __version__
 

@@ -37,7 +37,7 @@ class ChildSpec:
     """One process: what to execute, and how to tell that it is ready."""
 
     name: str
-    argv: tuple[str, ...] = field(converter=tuple)
+    argv: tuple[str, ...]
     log: Path
     folder: Path
     environment: Mapping[str, str] = field(repr=False)

@@ -36,7 +36,7 @@ def templates() -> tuple[str, ...]:
 
 def demo_records() -> Path:
     """The folder of the demo's records, about people who never lived."""
-    return _shipped("records", DEMO_RECORDS)
+    return _shipped("demo", DEMO_RECORDS)
 
 
 def require_synthetic(folder: Path) -> None:

@@ -74,7 +74,8 @@ class State:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            where = self.read_run().get("url")
+            run = self.read_run()
+            where = run.get("lab") or run.get("site")
             raise AlreadyRunning(
                 f"OpenSAFELY Lab already runs with the state in {self.folder}.",
                 next_step=f"Open {where}, or stop it first (Ctrl-C)." if where else "Stop it first (Ctrl-C).",

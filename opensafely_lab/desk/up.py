@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from attrs import field, frozen
+from attrs import frozen
 
+from opensafely_lab.desk.new_study import first_notebook, make_study
 from opensafely_lab.desk.one_machine import Machine, plan
 from opensafely_lab.desk.processes import Supervisor
 from opensafely_lab.desk.shipped import demo_records, require_synthetic
@@ -40,7 +41,7 @@ class Options:
     data: Path | None = None  # None: the demo's records
     lab: bool = True
     open_browser: bool = False
-    lab_arguments: tuple[str, ...] = field(default=(), converter=tuple)
+    lab_arguments: tuple[str, ...] = ()
     say: Callable[[str], None] = _print
 
 
@@ -82,9 +83,15 @@ def running(options: Options) -> Iterator[Running]:
     try:
         with _signals_set(stopping):
             study = options.study or state.folder / "study"
-            notebook = make_study(study)
+            if make_study(study):
+                options.say(f"Made a study from the template: {study}")
             machine = plan(
-                state, data=data, study=study, notebook=notebook, lab=options.lab, lab_arguments=options.lab_arguments
+                state,
+                data=data,
+                study=study.resolve(),
+                notebook=first_notebook(study),
+                lab=options.lab,
+                lab_arguments=options.lab_arguments,
             )
             supervisor = Supervisor(machine.children, say=options.say, stopping=stopping)
             try:

@@ -103,7 +103,8 @@ def test_children_stop_in_the_opposite_order(tmp_path):
     note = (
         "import pathlib, signal, sys, time\n"
         "def bye(*_):\n"
-        "    with open(pathlib.Path(sys.argv[1]).parent / 'order', 'a') as out: out.write(pathlib.Path(sys.argv[1]).stem + ' ')\n"
+        "    mark = pathlib.Path(sys.argv[1])\n"
+        "    with open(mark.parent / 'order', 'a') as out: out.write(mark.stem + ' ')\n"
         "    sys.exit()\n"
         "signal.signal(signal.SIGTERM, bye)\n"
         "pathlib.Path(sys.argv[1]).write_text('1')\n"

@@ -29,11 +29,11 @@ def test_a_second_up_on_the_same_state_is_refused_with_the_address_of_the_first(
     state = State(tmp_path / "state")
     state.make()
     lock = state.lock()
-    write_private(state.run_json, json.dumps({"url": "http://127.0.0.1:1234/lab"}))
+    write_private(state.run_json, json.dumps({"lab": "http://127.0.0.1:1234"}))
     with pytest.raises(AlreadyRunning) as refused:
         state.lock()
     assert "already runs" in refused.value.sentence
-    assert "http://127.0.0.1:1234/lab" in refused.value.next_step
+    assert "http://127.0.0.1:1234" in refused.value.next_step
     os.close(lock)
     os.close(state.lock())
 

@@ -156,7 +156,7 @@ def test_too_many_parameters_are_refused():
         bind(SPECS, {f"p{n}": "1" for n in range(101)}, from_text=True)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.sampled_from(sorted(SPECS)), st.text())
 def test_any_text_is_a_value_or_a_sentence(name, text):
     try:
@@ -168,11 +168,12 @@ def test_any_text_is_a_value_or_a_sentence(name, text):
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates(),
-    lambda v: st.lists(v) | st.dictionaries(st.text(), v),
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=5), v, max_size=3),
+    max_leaves=5,
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.sampled_from(sorted(SPECS)), values)
 def test_any_value_is_of_the_type_or_a_sentence(name, value):
     try:
@@ -182,7 +183,7 @@ def test_any_value_is_of_the_type_or_a_sentence(name, value):
     assert found == value
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.text(max_size=10), st.dictionaries(st.sampled_from(["type", "min", "max", "choices", "default"]), values))
 def test_any_settings_make_a_spec_or_a_sentence(name, said):
     try:

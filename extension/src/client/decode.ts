@@ -148,3 +148,6 @@ function entries(value: unknown, at: string): [string, unknown][] {
   }
   return Object.entries(value);
 }
+
+/** Kept as it is, to be decoded by whoever knows what it is. */
+export const anything: Decoder<unknown> = value => value;

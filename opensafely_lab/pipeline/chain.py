@@ -64,7 +64,7 @@ class DummyRunFailed(LabError):
 class Layout:
     """Where placeholders stand (cells of the submitted source) and each code cell's execution number."""
 
-    outputs: tuple[int, ...] = field(converter=tuple)
+    outputs: tuple[int, ...]
     execution_counts: Mapping[int, int]
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from attrs import field, frozen
+from attrs import frozen
 
 from opensafely_lab.disclosure import record
 from opensafely_lab.disclosure.outcome import Outcome, Verdict
@@ -33,7 +33,7 @@ class OutNotWritable(PlatformError):
 class Shown:
     """Exactly what the author sees of one run: files by relative path. `held`: was anything held back?"""
 
-    files: tuple[tuple[PurePosixPath, bytes], ...] = field(converter=tuple)
+    files: tuple[tuple[PurePosixPath, bytes], ...]
     held: bool
 
     def file(self, path: PurePosixPath) -> bytes:

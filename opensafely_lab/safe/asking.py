@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opensafely_lab.disclosure.admission import admit, admit_plot
 from opensafely_lab.disclosure.display import table_html, table_text
@@ -74,7 +74,7 @@ def table(
         return request
 
     request = recorder().table(name, make)
-    return TableAnswer(data, request)._at_once()
+    return _shown_at_once(TableAnswer(data, request))
 
 
 def plot(request: TableAnswer, kind: str = "bar", title: str | None = None, *, name: str | None = None) -> PlotAnswer:
@@ -98,7 +98,7 @@ def plot(request: TableAnswer, kind: str = "bar", title: str | None = None, *, n
         admit_plot(made, request.request, request._data._schema)
         return made
 
-    return PlotAnswer(request, recorder().plot(name, make))._at_once()
+    return _shown_at_once(PlotAnswer(request, recorder().plot(name, make)))
 
 
 def _default_title(request: TableRequest) -> str:
@@ -226,10 +226,15 @@ class Answer:
             _publish(self._repr_mimebundle_())
         self._shown_in = now
 
-    def _at_once(self) -> Any:
-        if _execution() is not None:
-            self._ipython_display_()
-        return self
+
+Made = TypeVar("Made", bound=Answer)
+
+
+def _shown_at_once(answer: Made) -> Made:
+    """In a notebook a request shows itself when it is made, as it will stand in the result."""
+    if _execution() is not None:
+        answer._ipython_display_()
+    return answer
 
 
 class TableAnswer(Answer):

@@ -25,9 +25,14 @@ RECORD_VERSION = 1
 GATE_VERSION = 1
 FILENAME = "disclosure.json"
 
-# What a cell of the notebook printed or drew by itself is never shown, whatever it was.
-PLACEHOLDER_SENTENCE = "What this cell wrote itself is not shown."
-PLACEHOLDER_NEXT_STEP = "Ask for tables and figures with opensafely_lab.safe; they are shown here."
+
+@frozen
+class Placeholder:
+    """A notebook cell whose own output is not shown, as the result notebook says it."""
+
+    cell: int
+    sentence: str
+    next_step: str
 
 
 @frozen
@@ -39,9 +44,9 @@ class ShownFile:
 
 
 def record(
-    outcomes: Sequence[Outcome], *, policy: Policy, dummy: bool, placeholders: Iterable[int] = ()
+    outcomes: Sequence[Outcome], *, policy: Policy, dummy: bool, placeholders: Iterable[Placeholder] = ()
 ) -> dict[str, Any]:
-    """The record of one result. `placeholders` are the notebook cells that get a placeholder."""
+    """The record of one result. `placeholders` are those of the result notebook."""
     return {
         "version": RECORD_VERSION,
         "gate": GATE_VERSION,
@@ -50,8 +55,8 @@ def record(
         "level": "Level 4 - not released",
         "outputs": [_output(number, outcome) for number, outcome in enumerate(outcomes, start=1)],
         "placeholders": [
-            {"cell": cell, "sentence": PLACEHOLDER_SENTENCE, "next_step": PLACEHOLDER_NEXT_STEP}
-            for cell in sorted(set(placeholders))
+            {"cell": placeholder.cell, "sentence": placeholder.sentence, "next_step": placeholder.next_step}
+            for placeholder in placeholders
         ],
     }
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opensafely_lab.disclosure.admission import admit, admit_plot
-from opensafely_lab.disclosure.display import table_html, table_text
 from opensafely_lab.disclosure.outcome import Outcome
 from opensafely_lab.disclosure.policy import OPENSAFELY
 from opensafely_lab.disclosure.requests import (
@@ -25,6 +24,7 @@ from opensafely_lab.expressions.jsonio import MAX_DEPTH, MAX_NODES
 from opensafely_lab.expressions.nodes import Call, Column, Expr, leaves
 from opensafely_lab.expressions.series import Series
 from opensafely_lab.safe.dataset import Frame
+from opensafely_lab.safe.display import DUMMY_MARK, table_html, table_text
 from opensafely_lab.safe.errors import NoValueHere, SafeError
 from opensafely_lab.safe.kinds import kind_of
 from opensafely_lab.safe.recorder import recorder
@@ -259,10 +259,10 @@ class TableAnswer(Answer):
         return shown_frame(self._outcome)
 
     def _repr_html_(self) -> str | None:
-        return None if self._outcome is None else table_html(self._outcome, dummy=True)
+        return None if self._outcome is None else table_html(self._outcome)
 
     def _bundle(self, outcome: Outcome) -> dict[str, Any]:
-        return {"text/html": table_html(outcome, dummy=True), "text/plain": table_text(outcome, dummy=True)}
+        return {"text/html": table_html(outcome), "text/plain": table_text(outcome)}
 
     def _describe(self) -> str:
         by = f" by {', '.join(group.name for group in self.request.by)}" if self.request.by else ""
@@ -282,7 +282,7 @@ class PlotAnswer(Answer):
             self._outcome = drawn(request, of._outcome)
 
     def _bundle(self, outcome: Outcome) -> dict[str, Any]:
-        text = f"{self.request.name} (DUMMY DATA): {self.request.title}. {outcome.sentence}"
+        text = f"{self.request.name} ({DUMMY_MARK}): {self.request.title}. {outcome.sentence}"
         if outcome.figure is None:
             return {"text/plain": text}
         return {"image/png": base64.b64encode(outcome.figure).decode("ascii"), "text/plain": text}

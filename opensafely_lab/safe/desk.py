@@ -15,6 +15,7 @@ from opensafely_lab.disclosure.outcome import REDACTED, Outcome
 from opensafely_lab.disclosure.policy import OPENSAFELY
 from opensafely_lab.disclosure.requests import PlotRequest, Request, RequestList, TableRequest
 from opensafely_lab.expressions.schema import DatasetSchema
+from opensafely_lab.safe.display import DUMMY_MARK
 from opensafely_lab.safe.errors import SafeError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def shown_frame(outcome: Outcome) -> pd.DataFrame:
         else:
             columns[name] = pd.Series([None if text == REDACTED else int(text) for text in texts], dtype="Int64")
     frame = pd.DataFrame(columns)
-    frame.attrs["opensafely"] = "DUMMY DATA"
+    frame.attrs["opensafely"] = DUMMY_MARK
     return frame
 
 

@@ -1,4 +1,4 @@
-"""A shown table as HTML and as plain text: the same at the desk as in a result.
+"""A shown table at the desk, as HTML and as plain text, marked DUMMY DATA.
 
 Everything is escaped; there is no script, no link and no style sheet in it.
 """
@@ -11,11 +11,15 @@ from opensafely_lab.disclosure.outcome import REDACTED, Outcome, ShownTable
 
 DUMMY_MARK = "DUMMY DATA"
 
+_MARK = (
+    '<span style="background:#b3452f;color:#fff;font-size:85%;font-weight:600;letter-spacing:0.04em;'
+    f'padding:0.1em 0.5em;border-radius:3px;margin-right:0.6em">{DUMMY_MARK}</span>'
+)
 _CELL = "padding:0.25em 0.8em;border:0"
 _LINE = "1px solid var(--jp-border-color2,#bdbdbd)"
 
 
-def table_html(outcome: Outcome, *, dummy: bool) -> str:
+def table_html(outcome: Outcome) -> str:
     """The table of an outcome with its name and sentence; "" where there is none."""
     table = outcome.table
     if table is None:
@@ -26,35 +30,21 @@ def table_html(outcome: Outcome, *, dummy: bool) -> str:
     )
     body = "".join(_row_html(table, number) for number in range(len(table.rows)))
     return (
-        f'<div class="osl-shown">{_mark_html(dummy)}<strong>{escape(outcome.name)}</strong>'
+        f'<div class="osl-shown">{_MARK}<strong>{escape(outcome.name)}</strong>'
         f'<table style="border-collapse:collapse;margin:0.5em 0;font-variant-numeric:tabular-nums">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         f'<p style="margin:0.25em 0;color:var(--jp-ui-font-color2,#616161)">{escape(outcome.sentence)}</p></div>'
     )
 
 
-def table_text(outcome: Outcome, *, dummy: bool) -> str:
+def table_text(outcome: Outcome) -> str:
     """The table of an outcome in columns of characters, with its name and sentence."""
-    table = outcome.table
-    lines = [f"{outcome.name} ({DUMMY_MARK})" if dummy else outcome.name]
-    if table is not None:
-        widths = [max(len(row[place]) for row in (table.columns, *table.rows)) for place in range(len(table.columns))]
-        for row in (table.columns, *table.rows):
-            cells = (
-                text.ljust(width) if place < table.label_columns else text.rjust(width)
-                for place, (text, width) in enumerate(zip(row, widths, strict=True))
-            )
-            lines.append("  ".join(cells).rstrip())
-    return "\n".join((*lines, outcome.sentence))
+    from opensafely_lab.notebooks import result
 
-
-def _mark_html(dummy: bool) -> str:
-    if not dummy:
-        return ""
-    return (
-        '<span style="background:#b3452f;color:#fff;font-size:85%;font-weight:600;letter-spacing:0.04em;'
-        f'padding:0.1em 0.5em;border-radius:3px;margin-right:0.6em">{DUMMY_MARK}</span>'
-    )
+    heading = f"{outcome.name} ({DUMMY_MARK})"
+    if outcome.table is None:
+        return f"{heading}\n{outcome.sentence}"
+    return f"{heading}\n{result.table_text(outcome.table)}\n{outcome.sentence}"
 
 
 def _row_html(table: ShownTable, number: int) -> str:

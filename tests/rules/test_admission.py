@@ -114,9 +114,7 @@ def test_other_dates_may_be_compared_by_the_day() -> None:
     admit(table({"sex": column("sex")}, where=where), SCHEMA, OPENSAFELY)
 
 
-@pytest.mark.parametrize(
-    ("name", "advice"), [("age", ".cut("), ("drug", "safe.listed"), ("event_date", ".year.cut(")]
-)
+@pytest.mark.parametrize(("name", "advice"), [("age", ".cut("), ("drug", "safe.listed"), ("event_date", ".year.cut(")])
 def test_a_column_without_declared_levels_is_refused_with_what_to_do(name: str, advice: str) -> None:
     assert advice in refused(table({name: column(name)})).next_step
 

@@ -18,21 +18,18 @@ from typing import Any
 from attrs import frozen
 
 from opensafely_lab.disclosure.gate import HELD_NEXT_STEP
-from opensafely_lab.disclosure.outcome import Outcome, ShownTable, Verdict
+from opensafely_lab.disclosure.outcome import (
+    PLACEHOLDER_NEXT_STEP,
+    PLACEHOLDER_SENTENCE,
+    Outcome,
+    ShownTable,
+    Verdict,
+)
 from opensafely_lab.disclosure.policy import Policy, policy_digest
 
 RECORD_VERSION = 1
 GATE_VERSION = 1
 FILENAME = "disclosure.json"
-
-
-@frozen
-class Placeholder:
-    """A notebook cell whose own output is not shown, as the result notebook says it."""
-
-    cell: int
-    sentence: str
-    next_step: str
 
 
 @frozen
@@ -44,9 +41,9 @@ class ShownFile:
 
 
 def record(
-    outcomes: Sequence[Outcome], *, policy: Policy, dummy: bool, placeholders: Iterable[Placeholder] = ()
+    outcomes: Sequence[Outcome], *, policy: Policy, dummy: bool, placeholders: Iterable[int] = ()
 ) -> dict[str, Any]:
-    """The record of one result. `placeholders` are those of the result notebook."""
+    """The record of one result. `placeholders` are the notebook cells that get a placeholder."""
     return {
         "version": RECORD_VERSION,
         "gate": GATE_VERSION,
@@ -55,8 +52,8 @@ def record(
         "level": "Level 4 - not released",
         "outputs": [_output(number, outcome) for number, outcome in enumerate(outcomes, start=1)],
         "placeholders": [
-            {"cell": placeholder.cell, "sentence": placeholder.sentence, "next_step": placeholder.next_step}
-            for placeholder in placeholders
+            {"cell": cell, "sentence": PLACEHOLDER_SENTENCE, "next_step": PLACEHOLDER_NEXT_STEP}
+            for cell in sorted(set(placeholders))
         ],
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Iterable
+from enum import StrEnum
 
 from attrs import field, frozen
 
@@ -10,16 +11,20 @@ from attrs import field, frozen
 REDACTED = "[REDACTED]"
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     VERIFIED = "verified"  # the gate computed it
     CHECKED = "checked"  # a file whose every cell passes; a checker looks first
     HELD = "held"
 
 
-class Treatment(str, Enum):
+class Treatment(StrEnum):
     AS_IS = "as is"
     ROUNDED = "rounded"
     HIDDEN = "hidden"  # rounded, and some cells hidden
+
+
+def _texts(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(texts)
 
 
 @frozen
@@ -28,12 +33,13 @@ class ShownTable:
 
     `columns` are the headings, `label_columns` how many of them (from the left) are labels, and
     each row has as many cells as there are columns. A number is text in the policy's format, a
-    hidden one is `REDACTED`.
+    hidden one is `REDACTED`. `total_rows` are the indices of the rows that add up others.
     """
 
-    columns: tuple[str, ...] = field(converter=tuple)
+    columns: tuple[str, ...] = field(converter=_texts)
     label_columns: int
     rows: tuple[tuple[str, ...], ...]
+    total_rows: tuple[int, ...] = ()
 
 
 @frozen

@@ -6,6 +6,7 @@ the process that drives it can be killed between any two calls and started again
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,33 @@ from typing import Protocol
 
 from attrs import field, frozen
 
+from opensafely_lab.errors import ErrorKind, PlatformError
+
 MB = 1 << 20
+RUN_ID = re.compile(r"\A[a-z0-9][a-z0-9-]{0,63}\Z")
+
+
+class ExecutorUnavailable(PlatformError):
+    """A layer of isolation is missing here, so nothing was run. We never fall back."""
+
+    code = "executor-unavailable"
+
+
+class UnknownRun(PlatformError):
+    """No run has this id, or no longer."""
+
+    code = "unknown-run"
+    kind = ErrorKind.NOT_FOUND
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"There is no run {run!r}.")
+
+
+def check_run_id(run: str) -> None:
+    """A run's id is a folder's name; anything else is a mistake of ours."""
+    if not RUN_ID.match(run):
+        raise ValueError("a run's id is made of a-z, 0-9 and -")
+
 
 
 @frozen
@@ -105,6 +132,7 @@ class RunResult:
     end: RunEnd
     folder: Path
     files: tuple[CollectedFile, ...]
+    refused: tuple[tuple[str, str], ...]  # (ASCII-quoted name, reason): as confidential as the rest
     log: bytes
     layers: Mapping[str, str]  # isolation layer -> what was in force for this very run
     wall_seconds: float

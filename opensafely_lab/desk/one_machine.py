@@ -77,7 +77,14 @@ class Machine:
 
 
 def plan(
-    state: State, *, data: Path, study: Path, notebook: str | None, lab: bool, lab_arguments: tuple[str, ...] = ()
+    state: State,
+    *,
+    cache: Path,
+    data: Path,
+    study: Path,
+    notebook: str | None,
+    lab: bool,
+    lab_arguments: tuple[str, ...] = (),
 ) -> Machine:
     """Write every process's configuration and return what to start, in order."""
     ports = Ports.free()
@@ -88,7 +95,7 @@ def plan(
     children = [
         _site(state, ports),
         _level4(state, ports),
-        _agent(state, site_url, data),
+        _agent(state, cache, site_url, data),
     ]
     if lab:
         children.append(_lab(state, ports, study, lab_token, lab_arguments))
@@ -134,32 +141,33 @@ def _site(state: State, ports: Ports) -> ChildSpec:
     return _module(state, "site", "opensafely_lab.site", "site", config, f"http://{HOST}:{ports.site}/health")
 
 
+def _seed(state: State) -> dict[str, str]:
+    return {"project": PROJECT, "user": USER, "token_file": str(state.token("level4")), "workspace": WORKSPACE}
+
+
 def _level4(state: State, ports: Ports) -> ChildSpec:
     config = {
-        "state": str(state.room("backend", 0o711)),
         "backend": BACKEND,
+        "state": str(state.room("backend", 0o711)),
+        "seed": _seed(state),
         "port": ports.level4,
-        "seed": {"user": USER, "project": PROJECT, "workspace": WORKSPACE, "token_file": str(state.token("level4"))},
     }
-    return _module(
-        state,
-        "level 4 service",
-        "opensafely_lab.backend.level4",
-        "backend",
-        config,
-        f"http://{HOST}:{ports.level4}/health",
-    )
+    health = f"http://{HOST}:{ports.level4}/health"
+    return _module(state, "level 4 service", "opensafely_lab.backend.level4", "backend", config, health)
 
 
-def _agent(state: State, site_url: str, data: Path) -> ChildSpec:
+def _agent(state: State, cache: Path, site_url: str, data: Path) -> ChildSpec:
     config = {
-        "state": str(state.room("backend", 0o711)),
         "backend": BACKEND,
+        "state": str(state.room("backend", 0o711)),
+        "seed": _seed(state),
         "site": site_url,
         "token_file": str(state.token("backend")),
         "data": str(data),
+        "cache": str(cache),
     }
-    return _module(state, "agent", "opensafely_lab.backend.agent", "backend", config, site_url + "/health")
+    # It listens to nobody; it is ready when it lives, and the site is.
+    return _module(state, "agent", "opensafely_lab.backend.agent", "backend", config, f"{site_url}/health")
 
 
 def _lab(state: State, ports: Ports, study: Path, token: str, arguments: tuple[str, ...]) -> ChildSpec:

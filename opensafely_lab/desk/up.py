@@ -37,6 +37,7 @@ class Options:
     """What was asked of `up`."""
 
     state: State
+    cache: Path  # of the sandbox's root
     study: Path | None = None  # None: made from the template, inside the state folder
     data: Path | None = None  # None: the demo's records
     lab: bool = True
@@ -87,6 +88,7 @@ def running(options: Options) -> Iterator[Running]:
                 options.say(f"Made a study from the template: {study}")
             machine = plan(
                 state,
+                cache=options.cache,
                 data=data,
                 study=study.resolve(),
                 notebook=first_notebook(study),

@@ -26,6 +26,12 @@ class ExecutorUnavailable(PlatformError):
     code = "executor-unavailable"
 
 
+class StateUnwritable(PlatformError):
+    """The folder in which runs live is full, or not ours."""
+
+    code = "state-unwritable"
+
+
 class UnknownRun(PlatformError):
     """No run has this id, or no longer."""
 

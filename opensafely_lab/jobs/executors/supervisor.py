@@ -318,9 +318,10 @@ class Watch:
             ]
         except (OSError, ValueError):
             return
+        filtered = status["Seccomp"].strip()
         self.seen = {
             "namespaces": " ".join(apart),
-            "seccomp": status["Seccomp"].strip(),
+            "seccomp": filtered if filtered == "2" else "not seen",
             "no_new_privs": status["NoNewPrivs"].strip(),
             "capabilities": status["CapBnd"].strip(),
             "host_uid": status["Uid"].split()[0],

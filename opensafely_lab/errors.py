@@ -16,8 +16,10 @@ class ErrorKind(Enum):
     RUN_FAILED = "run-failed"
     USAGE = "usage"
     REFUSED = "refused"
+    UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not-found"
+    TOO_LARGE = "too-large"
     HELD = "held"
     PLATFORM = "platform"
 
@@ -28,8 +30,10 @@ EXIT_CODES: dict[ErrorKind, int] = {
     ErrorKind.RUN_FAILED: 1,
     ErrorKind.USAGE: 2,
     ErrorKind.REFUSED: 3,
+    ErrorKind.UNAUTHENTICATED: 3,
     ErrorKind.FORBIDDEN: 3,
     ErrorKind.NOT_FOUND: 2,
+    ErrorKind.TOO_LARGE: 3,
     ErrorKind.HELD: 4,
     ErrorKind.PLATFORM: 5,
 }
@@ -38,8 +42,10 @@ HTTP_STATUS: dict[ErrorKind, int] = {
     ErrorKind.RUN_FAILED: 422,
     ErrorKind.USAGE: 400,
     ErrorKind.REFUSED: 409,
+    ErrorKind.UNAUTHENTICATED: 401,
     ErrorKind.FORBIDDEN: 403,
     ErrorKind.NOT_FOUND: 404,
+    ErrorKind.TOO_LARGE: 413,
     ErrorKind.HELD: 409,
     ErrorKind.PLATFORM: 503,
 }

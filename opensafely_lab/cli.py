@@ -47,7 +47,9 @@ def doctor(given: argparse.Namespace) -> int:
     """Say what works on this computer, and what to do about what does not."""
     from opensafely_lab.desk.doctor import examine
 
-    report = examine(_state(given))
+    if not given.json:
+        print("Looking (the first time takes half a minute: it builds what the sandbox runs in).", file=sys.stderr)
+    report = examine(_state(given), _cache())
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     print(report.json() if given.json else report.text(plain=plain))
     return 0 if report.ok else EXIT_CODES[ErrorKind.PLATFORM]
@@ -70,6 +72,7 @@ def up(given: argparse.Namespace) -> int:
     return run_up(
         Options(
             state=_state(given),
+            cache=_cache(),
             study=given.study,
             data=given.data,
             lab=not given.no_lab,
@@ -165,6 +168,12 @@ def _state(given: argparse.Namespace) -> State:
     from opensafely_lab.desk.state import State, default_state
 
     return State(given.state.resolve() if given.state else default_state(os.environ, root=os.geteuid() == 0))
+
+
+def _cache() -> Path:
+    from opensafely_lab.desk.state import default_cache
+
+    return default_cache(os.environ, root=os.geteuid() == 0)
 
 
 if __name__ == "__main__":

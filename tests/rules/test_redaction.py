@@ -215,6 +215,7 @@ def test_confidential_cells_do_not_print() -> None:
 
 # Properties.
 
+
 @st.composite
 def count_tables(draw: st.DrawFn) -> tuple[dict[str, tuple[str, ...]], list[int]]:
     shape = draw(st.lists(st.integers(1, 4), min_size=0, max_size=3))

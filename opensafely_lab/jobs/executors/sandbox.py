@@ -67,7 +67,9 @@ ENVIRONMENT = {
     "MPLCONFIGDIR": "/work/.matplotlib",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); from opensafely_lab.jobs.executors.supervisor import main; main()"
+SUPERVISOR = (
+    "import sys; sys.path.append(sys.argv[1]); from opensafely_lab.jobs.executors.supervisor import main; main()"
+)
 
 
 class SandboxExecutor:
@@ -213,9 +215,9 @@ class SandboxExecutor:
                 )
         started = {"pid": child.pid, "limiter": orders["limiter"], "uid": uid, "bubblewrap": found.version_words()}
         _put(folder, "started.json", json.dumps(started).encode())
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError), child.stdin:
-            child.stdin.write(json.dumps(orders).encode())
+        if child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), child.stdin:
+                child.stdin.write(json.dumps(orders).encode())
         self._children[run] = child
 
     def _binds(
@@ -416,7 +418,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    assert isinstance(value, dict)
+    if not isinstance(value, dict):
+        raise TypeError(f"{path.name} is not what we wrote")
     return value
 
 

@@ -86,9 +86,8 @@ def judge(result: RunResult) -> tuple[Layer, ...]:
     """The layers, from what the run printed and how it ended."""
     lines = result.log.decode("utf-8", "replace").splitlines()
     try:
-        tried = json.loads(lines[0])
-        assert isinstance(tried, dict)
-    except (IndexError, ValueError, AssertionError):
+        tried = dict(json.loads(lines[0]))
+    except (IndexError, ValueError, TypeError):
         return (Layer("namespaces", False, "; ".join(filter(None, (*lines[:2], *obstacles())))),)
     apart = result.layers.get("namespaces", "")
     layers = [Layer("namespaces", True, apart)]
@@ -104,7 +103,11 @@ def obstacles() -> list[str]:
     found = []
     for path, bad, words in (
         ("/proc/sys/user/max_user_namespaces", "0", "user namespaces are switched off (user.max_user_namespaces)"),
-        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "user namespaces are for root only (kernel.unprivileged_userns_clone)"),
+        (
+            "/proc/sys/kernel/unprivileged_userns_clone",
+            "0",
+            "user namespaces are for root only (unprivileged_userns_clone)",
+        ),
         ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "AppArmor restricts user namespaces"),
     ):
         with contextlib.suppress(OSError):

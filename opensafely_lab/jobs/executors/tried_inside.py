@@ -14,7 +14,17 @@ import sys
 from collections.abc import Callable
 
 MB = 1 << 20
-KNOWN = {"HOME", "PATH", "LANG", "TZ", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR", "PYTHONDONTWRITEBYTECODE", "PWD"}
+KNOWN = {
+    "HOME",
+    "PATH",
+    "LANG",
+    "TZ",
+    "IPYTHONDIR",
+    "JUPYTER_RUNTIME_DIR",
+    "MPLCONFIGDIR",
+    "PYTHONDONTWRITEBYTECODE",
+    "PWD",
+}
 
 
 def stopped(action: Callable[[], object]) -> str:

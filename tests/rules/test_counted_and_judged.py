@@ -20,6 +20,7 @@ from opensafely_lab.disclosure.outcome import REDACTED, Outcome, Verdict
 from opensafely_lab.disclosure.policy import OPENSAFELY
 from opensafely_lab.disclosure.requests import RequestList, TableRequest
 from opensafely_lab.ehrql import engine
+from opensafely_lab.ehrql.engine.extracts import write_arrow
 from opensafely_lab.expressions.nodes import call
 from opensafely_lab.expressions.schema import ColumnSchema, DatasetSchema
 from opensafely_lab.safe import recorder
@@ -120,6 +121,15 @@ def test_an_extract_of_nobody_is_a_table_that_is_hidden(tmp_path: Path) -> None:
     assert outcome.verdict is Verdict.VERIFIED
     assert outcome.table is not None
     assert {row[1] for row in outcome.table.rows} == {REDACTED}
+
+
+def test_an_extract_of_nobody_asks_the_same_as_any_other(tmp_path: Path) -> None:
+    """Were its categories not in the file, a notebook would fail on it: an answer about its people."""
+    assert write_arrow([], SCHEMA, tmp_path / "nobody.arrow") == 0
+    described = read_schema(tmp_path, "nobody.arrow")
+    assert described == engine.describe(tmp_path / "nobody.arrow")
+    assert [c.categories for c in described.columns] == [c.categories for c in SCHEMA.columns]
+    assert shown(BY_REGION, tmp_path / "nobody.arrow").verdict is Verdict.VERIFIED
 
 
 # At the desk, with the real engine.

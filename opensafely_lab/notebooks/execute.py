@@ -122,17 +122,17 @@ def copy_tree(source: Path, target: Path) -> None:
 
 def executed_cells(source: dict[str, Any], job: dict[str, Any]) -> list[tuple[int, int | None]]:
     """What the kernel will execute: (position in the notebook that papermill executes, submitted index)."""
-    ordinals = iter(job["ordinals"])
-    cells: list[tuple[dict[str, Any], int | None]] = []
-    for cell in source["cells"]:
-        cells.append((cell, next(ordinals, None) if cell["cell_type"] == "code" else None))
+    cells = list(source["cells"])
     if job["parameters"]:
-        cells.insert(injected_at(source), ({"cell_type": "code", "source": "parameters"}, None))
-    return [
-        (position, submitted)
-        for position, (cell, submitted) in enumerate(cells)
+        cells.insert(injected_at(source), {"cell_type": "code", "source": "parameters"})
+    run = [
+        position
+        for position, cell in enumerate(cells)
         if cell["cell_type"] == "code" and "".join(cell["source"]).strip() and not _skipped(cell)
     ]
+    if len(run) != len(job["ordinals"]):
+        raise BadJob("the job does not say which cell is which")
+    return list(zip(run, job["ordinals"], strict=True))
 
 
 def injected_at(source: dict[str, Any]) -> int:

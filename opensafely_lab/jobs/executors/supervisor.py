@@ -210,7 +210,7 @@ def start(orders: Orders, filters: list[int], log: int, info: int) -> int:
         if os.getppid() != parent:
             os._exit(1)
         os.execve(words[0], words, {})  # noqa: S606 - no environment: ours could be read in /proc/1/environ
-    except BaseException as problem:
+    except BaseException as problem:  # noqa: BLE001 - nothing may return into the parent's code
         os.write(2, f"the sandbox did not start: {problem}\n".encode())
     os._exit(125)
 
@@ -318,9 +318,10 @@ class Watch:
             ]
         except (OSError, ValueError):
             return
+        filtered = status["Seccomp"].strip()
         self.seen = {
             "namespaces": " ".join(apart),
-            "seccomp": status["Seccomp"].strip(),
+            "seccomp": filtered if filtered == "2" else "not seen",
             "no_new_privs": status["NoNewPrivs"].strip(),
             "capabilities": status["CapBnd"].strip(),
             "host_uid": status["Uid"].split()[0],

@@ -75,13 +75,13 @@ class Report:
         return json.dumps(said, indent=2)
 
 
-def examine(state: State) -> Report:
+def examine(state: State, cache: Path) -> Report:
     """Look at everything. Takes a few seconds: the sandbox proves itself by running something."""
     looks: Sequence[tuple[str, Callable[[], Check]]] = (
         ("Python", python),
         ("git", git),
         ("disk", lambda: disk(state.folder)),
-        ("sandbox", lambda: sandbox(state)),
+        ("sandbox", lambda: sandbox(state, cache)),
         ("Jupyter", jupyter),
         ("Lab extension", lab_extension),
         ("server extension", server_extension),
@@ -119,19 +119,16 @@ def disk(folder: Path) -> Check:
     )
 
 
-def sandbox(state: State) -> Check:
+def sandbox(state: State, cache: Path) -> Check:
     """Ask the executor itself: it runs something and looks what that could reach."""
     from opensafely_lab.jobs.executors.sandbox import SandboxExecutor
     from opensafely_lab.jobs.root import ensure_root
 
     try:
         state.make()
+        report = SandboxExecutor(state.room("doctor", 0o711), ensure_root(cache)).probe()
     except OSError as error:
-        return Check(
-            "sandbox", False, f"{state.folder} cannot be made ({error.strerror})", "Name another folder with --state."
-        )
-    root = ensure_root(state.room("cache", 0o711))
-    report = SandboxExecutor(state.room("doctor", 0o711), root).probe()
+        return Check("sandbox", False, f"{error.filename}: {error.strerror}", "Name another folder with --state.")
     missing = [layer for layer in report.layers if not layer.ok]
     if report.ok:
         return Check("sandbox", True, ", ".join(layer.name for layer in report.layers))

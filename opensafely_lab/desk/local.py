@@ -106,6 +106,16 @@ def _real(plan: Plan, dummy: DummyRun, order: Order, given: Mapping[PurePosixPat
     return done.shown
 
 
+def parse_extract(text: str) -> tuple[str, Path]:
+    """`PATH=FILE` as typed. Raises `UsageError`."""
+    path, sign, file = text.partition("=")
+    if not sign or not path or not file:
+        raise UsageError(
+            "--extract takes PATH=FILE.", next_step="For example --extract output/dataset.arrow=/records/dataset.arrow"
+        )
+    return path, Path(file)
+
+
 def _given(order: Order) -> dict[PurePosixPath, Path]:
     if order.data is not None and not order.data.is_dir():
         raise UsageError("--data does not name a folder.", next_step="Name a folder of TABLE.parquet files.")

@@ -23,7 +23,6 @@ from opensafely_lab.pipeline.ports import Ports
 from opensafely_lab.pipeline.shown import Shown
 
 
-
 class RealRunFailed(LabError):
     """All that is told of a real run that failed: one code (disclosure.md, decision 2)."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
-from conftest import BARE, EXECUTORS, a_spec, cache_folder, python
+from executor_cases import EXECUTORS, a_spec, python
 
 from opensafely_lab.jobs.executors import bubblewrap, cgroup, seccomp, selftest
 from opensafely_lab.jobs.executors.protocol import (
@@ -23,7 +21,6 @@ from opensafely_lab.jobs.executors.protocol import (
     ExecutorUnavailable,
     Layer,
     Mount,
-    ProbeReport,
     RunResult,
     RunState,
     StateUnwritable,
@@ -31,8 +28,8 @@ from opensafely_lab.jobs.executors.protocol import (
 )
 from opensafely_lab.jobs.executors.sandbox import SandboxExecutor
 from opensafely_lab.jobs.loop import run_to_end
-from opensafely_lab.jobs.root import JobRoot
 
+pytest_plugins = ["executor_cases"]
 pytestmark = pytest.mark.sandbox
 Run = Callable[..., RunResult]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="as a plain user, a run has our own uid")
@@ -66,7 +63,9 @@ def test_a_run_passes_through_its_states_and_every_call_may_be_repeated(executor
     assert executor.state(spec.id) is RunState.ABSENT
 
 
-@pytest.mark.parametrize("code, expected", [("pass", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(1, 9)", 0)])
+@pytest.mark.parametrize(
+    ("code", "expected"), [("pass", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(1, 9)", 0)]
+)
 def test_the_exit_code_is_told(run, code, expected):
     end = run(code).end
     assert (end.kind, end.exit_code) == (EndKind.EXITED, expected)
@@ -169,9 +168,7 @@ def test_inputs_in_private_folders_of_ours_can_be_read(run, tmp_path):
     (home / "study" / "sub" / "x.py").write_text("secret plan")
     for path, mode in ((home / "study" / "sub" / "x.py", 0o600), (home / "study" / "sub", 0o700), (home, 0o700)):
         path.chmod(mode)
-    result = run(
-        "print(open('/study/sub/x.py').read())", mounts=(Mount(home / "study", PurePosixPath("/study")),)
-    )
+    result = run("print(open('/study/sub/x.py').read())", mounts=(Mount(home / "study", PurePosixPath("/study")),))
     assert result.log == b"secret plan\n"
 
 
@@ -291,7 +288,8 @@ def test_a_run_ends_with_its_first_process_whoever_else_is_left(run):
 def test_outputs_and_our_own_reports_are_collected_apart(run):
     result = run(
         "import os\nos.makedirs('/outputs/.osl'); os.makedirs('/outputs/output/deep')\n"
-        "for path in ('.osl/status.json', '.osl/unknown.json', 'output/t.csv', 'output/deep/f.png', 'x.exe', '.hid.csv'):\n"
+        "for path in ('.osl/status.json', '.osl/unknown.json', 'output/t.csv', 'output/deep/f.png',\n"
+        "             'x.exe', '.hid.csv'):\n"
         "    open('/outputs/' + path, 'w').write(path)"
     )
     assert sorted(str(file.path) for file in result.files) == [
@@ -318,7 +316,7 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from conftest import EXECUTORS, cache_folder, python
+from executor_cases import EXECUTORS, cache_folder, python
 from opensafely_lab.jobs.root import ensure_root
 executor = EXECUTORS[{name!r}](Path({state!r}), ensure_root(cache_folder()))
 spec = python("import time\\nif True: print('begun')\\ntime.sleep(120)  # " + {mark!r})
@@ -392,7 +390,7 @@ def no_bubblewrap() -> None:
 
 
 @pytest.mark.parametrize(
-    "missing, target, name, value",
+    ("missing", "target", "name", "value"),
     [
         ("bubblewrap", bubblewrap, "find", no_bubblewrap),
         ("filters", seccomp, "FILTERS", Path("/nowhere")),

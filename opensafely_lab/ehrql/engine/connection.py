@@ -21,6 +21,9 @@ class EngineLimits:
     threads: int = 2
 
 
+DEFAULT_LIMITS = EngineLimits()
+
+
 @contextmanager
 def connect(limits: EngineLimits) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in memory that spills to a folder of its own, with no extensions and no look-up of Python names."""

@@ -7,11 +7,11 @@ be missing; text with declared categories is a dictionary of all of them, in the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 from attrs import frozen
 
 from ...errors import PlatformError
@@ -67,18 +67,17 @@ def _arrow_type(column: ColumnSchema) -> pa.DataType:
     return ARROW_TYPES[column.type]
 
 
-def write_arrow(batches: Iterator[pa.RecordBatch], schema: DatasetSchema, output: Path) -> int:
+def write_arrow(batches: Iterable[pa.RecordBatch], schema: DatasetSchema, output: Path) -> int:
     """Write batches that hold the schema's columns as plain values; the number of rows."""
     target = arrow_schema(schema)
     options = pa.ipc.IpcWriteOptions(compression="zstd")
-    rows, last = 0, None
+    rows = 0
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + ".part")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, target, options=options) as writer:
         for batch in batches:
             if batch.num_rows == 0:
                 continue
-            last = _check_ids(batch.column(0), last)
             columns = [_encoded(batch.column(i), column) for i, column in enumerate(schema.columns)]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=target))
             rows += batch.num_rows
@@ -86,12 +85,15 @@ def write_arrow(batches: Iterator[pa.RecordBatch], schema: DatasetSchema, output
     return rows
 
 
-def _check_ids(ids: pa.Array, last: int | None) -> int:
-    """Patients come in order, each once: a table with one row a patient had no more."""
-    numbers = ids.to_numpy()
-    if (last is not None and numbers[0] <= last) or (numbers[1:] <= numbers[:-1]).any():
-        raise ExtractError("A table with one row a patient has more than one for some patient.")
-    return int(numbers[-1])
+def each_once(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches, whose patients come in order and each once: a table with one row a patient had no more."""
+    last = None
+    for batch in batches:
+        ids = batch.column(0).to_numpy()
+        if len(ids) and ((last is not None and ids[0] <= last) or (ids[1:] <= ids[:-1]).any()):
+            raise ExtractError("A table with one row a patient has more than one for some patient.")
+        last = ids[-1] if len(ids) else last
+        yield batch
 
 
 def _encoded(values: pa.Array, column: ColumnSchema) -> pa.Array:

@@ -22,7 +22,7 @@ from ..model import (
     Aggregate,
     Count,
     CountEpisodes,
-    Dataset,
+    DatasetModel,
     Domain,
     Exists,
     Filter,
@@ -60,7 +60,7 @@ class Plan:
     tables: tuple[TableSchema, ...]
 
 
-def plan(dataset: Dataset) -> Plan:
+def plan(dataset: DatasetModel) -> Plan:
     """The statement that gives `patient_id` and the variables, ordered by patient."""
     with _deep_recursion():
         return _Planner(dataset).plan()
@@ -106,7 +106,7 @@ class _Stage:
 
 
 class _Planner:
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: DatasetModel) -> None:
         self.dataset = dataset
         self.stages: dict[tuple[int, TableSchema], _Stage] = {}
         self.where: dict[_Answer, tuple[_Stage, str]] = {}

@@ -5,6 +5,8 @@ statement reads the same whatever the files are. CSV is checked in full first, a
 the file and the row. No error holds a value.
 """
 
+# ruff: noqa: S608 - sqlglot writes and quotes every name and constant
+
 from __future__ import annotations
 
 import csv
@@ -18,7 +20,8 @@ from attrs import frozen
 from sqlglot import exp
 
 from ...errors import UsageError
-from ...expressions.nodes import BOOL, DATE, FLOAT, INT, ValueType
+from ...expressions.nodes import BOOL, DATE, FLOAT, INT
+from ...expressions.schema import ValueType
 from ...expressions.sql import SQL_TYPES, literal
 from ..schemas import TableColumn, TableSchema
 
@@ -116,7 +119,7 @@ def _from_parquet(connection: duckdb.DuckDBPyConnection, table: TableSchema, fil
 
 
 def _from_arrow(connection: duckdb.DuckDBPyConnection, table: TableSchema, files: list[Path]) -> str:
-    import pyarrow.dataset
+    import pyarrow.dataset  # type: ignore[import-untyped]
 
     name = f"arrow of {table.reference}"
     try:
@@ -158,7 +161,9 @@ def _check_columns(table: TableSchema, found: Iterable[str], file: str) -> None:
     names = set(found)
     for name in ("patient_id", *(column.name for column in table.columns if not column.nullable)):
         if name not in names:
-            raise SourceError(f"{file} has no column {name}.", next_step="Columns that are never missing must be there.")
+            raise SourceError(
+                f"{file} has no column {name}.", next_step="Columns that are never missing must be there."
+            )
 
 
 # --- CSV ---------------------------------------------------------------------------------------

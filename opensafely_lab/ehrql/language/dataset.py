@@ -93,9 +93,9 @@ def create_dataset() -> Dataset:
     return Dataset()
 
 
-def dataset_model(dataset: Dataset) -> model.Dataset:
+def dataset_model(dataset: Dataset) -> model.DatasetModel:
     """The dataset as a value, complete. Raises `DatasetError`."""
-    return model.Dataset(
+    return model.DatasetModel(
         population=dataset.population._expr,
         variables=tuple(Variable(name, series._expr) for name, series in dataset._columns.items()),
         dummy_data=dataset._dummy,

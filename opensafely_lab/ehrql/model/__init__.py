@@ -1,11 +1,10 @@
 """The query model: what a definition means, as frozen values that check themselves.
 
-Everything public is here: the nodes, `Dataset`, `to_json` and `from_bytes`, `digest`,
-`dataset_schema`. It refuses to hold a query that has no meaning, and to know how one is answered.
+Public: the nodes, `DatasetModel`, `dataset_schema`, `digest`. As JSON it is in `ehrql.model_json`.
+It refuses to hold a query that has no meaning, and to know how one is answered.
 """
 
-from .dataset import Dataset, DatasetError, DummyData, Variable, in_order, parts, roots
-from .jsonio import digest, from_bytes, from_json, text, to_json
+from .dataset import DatasetError, DatasetModel, DummyData, Variable, in_order, parts, roots
 from .nodes import (
     Aggregate,
     Count,
@@ -27,9 +26,36 @@ from .nodes import (
 )
 from .schema import certain, dataset_schema, present
 
+# last: it is written with the names above
+from ..model_json import digest  # isort: skip
+
 __all__ = [
-    "Aggregate", "Count", "CountEpisodes", "Dataset", "DatasetError", "Domain", "DomainError", "DummyData", "Exists",
-    "Filter", "Frame", "PickOneRowPerPatient", "Position", "SelectColumn", "SelectPatientTable", "SelectTable", "Sort",
-    "Variable", "certain", "dataset_schema", "digest", "domain", "frame_domain", "from_bytes", "from_json", "in_order",
-    "parts", "present", "roots", "sort_keys", "text", "to_json",
+    "Aggregate",
+    "Count",
+    "CountEpisodes",
+    "DatasetError",
+    "DatasetModel",
+    "Domain",
+    "DomainError",
+    "DummyData",
+    "Exists",
+    "Filter",
+    "Frame",
+    "PickOneRowPerPatient",
+    "Position",
+    "SelectColumn",
+    "SelectPatientTable",
+    "SelectTable",
+    "Sort",
+    "Variable",
+    "certain",
+    "dataset_schema",
+    "digest",
+    "domain",
+    "frame_domain",
+    "in_order",
+    "parts",
+    "present",
+    "roots",
+    "sort_keys",
 ]  # fmt: skip

@@ -79,7 +79,7 @@ def _names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 @frozen
-class Dataset:
+class DatasetModel:
     """The patients for whom `population` is true, and a value of each variable for each of them."""
 
     population: Expr
@@ -143,7 +143,7 @@ def parts(node: Node) -> tuple[Node, ...]:
     return ()
 
 
-def roots(dataset: Dataset) -> tuple[Expr, ...]:
+def roots(dataset: DatasetModel) -> tuple[Expr, ...]:
     """The population, the variables and what else the dataset holds."""
     extra = dataset.dummy_data.additional_population_constraint if dataset.dummy_data else None
     return (dataset.population, *(v.expr for v in dataset.variables), *([extra] if extra is not None else []))

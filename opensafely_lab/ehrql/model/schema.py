@@ -8,7 +8,7 @@ from __future__ import annotations
 from ...expressions.nodes import STR, Call, Expr, Leaf
 from ...expressions.schema import ColumnClass, ColumnSchema, DatasetSchema, ValueType
 from ...expressions.static import column_class, levels, nullable, strictest
-from .dataset import Dataset
+from .dataset import DatasetModel
 from .nodes import (
     Aggregate,
     Count,
@@ -24,7 +24,7 @@ from .nodes import (
 PATIENT_ID = ColumnSchema("patient_id", ValueType.INT, nullable=False, column_class=ColumnClass.IDENTIFIER)
 
 
-def dataset_schema(dataset: Dataset) -> DatasetSchema:
+def dataset_schema(dataset: DatasetModel) -> DatasetSchema:
     """The columns of the dataset's extract, `patient_id` first."""
     facts = _Facts(certain(dataset.population))
     columns = []

@@ -1,4 +1,7 @@
-"""Executors to hold to their contract. Another one (Docker) is added to `EXECUTORS`, and nowhere else."""
+"""Executors to hold to their contract, as fixtures. Another one (Docker) is added to `EXECUTORS`, and nowhere else.
+
+A test module takes them by `pytest_plugins = ["executor_cases"]`.
+"""
 
 from __future__ import annotations
 

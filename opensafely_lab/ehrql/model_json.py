@@ -12,11 +12,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ...expressions.jsonio import literal_from_json, literal_to_json
-from ...expressions.nodes import Call, Expr, ExpressionError, Literal, call
-from ..schemas import TableSchema
-from .dataset import Dataset, DatasetError, DummyData, Node, Variable, in_order, parts, roots
-from .nodes import (
+from ..expressions.jsonio import literal_from_json, literal_to_json
+from ..expressions.nodes import Call, Expr, ExpressionError, Literal, call
+from .model.dataset import DatasetError, DatasetModel, DummyData, Node, Variable, in_order, parts, roots
+from .model.nodes import (
     Aggregate,
     Count,
     CountEpisodes,
@@ -30,6 +29,7 @@ from .nodes import (
     SelectTable,
     Sort,
 )
+from .schemas import TableSchema
 
 VERSION = 1
 MAX_BYTES = 64 * 2**20
@@ -42,7 +42,7 @@ Json = dict[str, Any]
 Reference = int | Json  # the number of an earlier node, or a literal as it is
 
 
-def to_json(dataset: Dataset) -> Json:
+def dataset_to_json(dataset: DatasetModel) -> Json:
     """The dataset as plain JSON values, the same for equal datasets."""
     written: list[Json] = []
     numbers: dict[Node, int] = {}
@@ -100,17 +100,19 @@ def _node_to_json(node: Node, ref: Callable[[Node], Reference]) -> Json:
     raise ExpressionError("This cannot be part of a dataset.")
 
 
-def text(dataset: Dataset) -> str:
+def text(dataset: DatasetModel) -> str:
     """The canonical text of a dataset: equal datasets, equal texts."""
-    return json.dumps(to_json(dataset), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return json.dumps(
+        dataset_to_json(dataset), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
 
 
-def digest(dataset: Dataset) -> str:
+def digest(dataset: DatasetModel) -> str:
     """The SHA-256 of the canonical text."""
     return hashlib.sha256(text(dataset).encode()).hexdigest()
 
 
-def from_bytes(data: bytes) -> Dataset:
+def from_bytes(data: bytes) -> DatasetModel:
     """The dataset that untrusted bytes say. Raises `ExpressionError`, and nothing else, on anything else."""
     if len(data) > MAX_BYTES:
         raise DatasetError("The definition is too large.")
@@ -118,7 +120,7 @@ def from_bytes(data: bytes) -> Dataset:
         obj = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise _bad("it is not JSON") from None
-    return from_json(obj)
+    return dataset_from_json(obj)
 
 
 def _no_constant(_: str) -> Any:
@@ -136,7 +138,7 @@ def _bad(what: str) -> DatasetError:
     return DatasetError(f"The definition did not come back as a dataset: {what}.")
 
 
-def from_json(obj: object) -> Dataset:
+def dataset_from_json(obj: object) -> DatasetModel:
     """The dataset that plain JSON values say."""
     top = _keys(obj, {"version", "nodes", "population", "variables", "dummy_data", "permissions"})
     if type(top["version"]) is not int or top["version"] != VERSION:
@@ -154,7 +156,7 @@ def from_json(obj: object) -> Dataset:
     pairs = [v if isinstance(v, list) and len(v) == 2 and isinstance(v[0], str) else None for v in variables]
     if None in pairs:
         raise _bad("a column is not a name and a value")
-    return Dataset(
+    return DatasetModel(
         population=reader.expr(top["population"]),
         variables=tuple(Variable(pair[0], reader.expr(pair[1])) for pair in pairs if pair is not None),
         dummy_data=None if top["dummy_data"] is None else _dummy_from_json(top["dummy_data"], reader),
@@ -277,7 +279,7 @@ BUILDERS: dict[str, tuple[set[str], Callable[[_Reader, Json], Node]]] = {
 def table_schema(reference: str) -> TableSchema:
     """The table of a reference, from the modules that this package ships and no others."""
     # Tables are written in the language, which builds nodes: looked up when needed, not on import.
-    from ..tables import known_table
+    from .tables import known_table
 
     schema = known_table(reference)
     if schema is None:

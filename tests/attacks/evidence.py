@@ -144,7 +144,8 @@ def _special(wanted: str, left: Left, extract: Path) -> bool:
             counts = [int(n) for n in re.findall(r"\bF\s+(\d+)", "\n".join(map(_plain, cells)))]
             return any(abs(one - other) == int(value) for one in counts for other in counts)
         case "dominance":
-            return "108.2" in "\n".join(map(_plain, cells)) and abs(_target(extract)["sbp"] - 165 - 106.7) < 1e-6
+            numbers = [float(n) for cell in cells for n in re.findall(r"\d+\.\d+", _plain(cell))]
+            return any(abs(n - 108.2) < 1e-6 for n in numbers) and abs(_target(extract)["sbp"] - 165 - 106.7) < 1e-6
     raise ValueError(wanted)
 
 

@@ -341,8 +341,8 @@ class DateDifference:
 
     __lt__ = __le__ = __gt__ = __ge__ = __add__ = __sub__ = __mul__ = __truediv__ = __bool__ = _no_unit
     __radd__ = __rsub__ = __rmul__ = __neg__ = _no_unit
-    __eq__ = __ne__ = _no_unit  # type: ignore[assignment]
-    __hash__ = None
+    __eq__ = __ne__ = _no_unit
+    __hash__ = None  # type: ignore[assignment]
 
 
 class Duration:

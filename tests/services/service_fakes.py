@@ -292,7 +292,7 @@ class FakeWork:
                 time.sleep(0.01)
             return self._result(JobCode.CANCELLED)
         if mode == "fail":
-            return self._result(JobCode.RUN_FAILED, failure=RunFailure("out-of-memory", 4))
+            return self._result(JobCode.RUN_FAILED, failure=RunFailure("memory-limit", 4))
         tell(JobCode.CHECKING)
         self.at("checking")
         return self._result(

@@ -18,6 +18,7 @@ from opensafely_lab.errors import EXIT_CODES, ErrorKind, LabError
 
 if TYPE_CHECKING:
     from opensafely_lab.desk.state import State
+    from opensafely_lab.pipeline.ports import Ports
 
 Body = Callable[[argparse.Namespace], int]
 Option = tuple[tuple[str, ...], dict[str, Any]]
@@ -47,7 +48,9 @@ def doctor(given: argparse.Namespace) -> int:
     """Say what works on this computer, and what to do about what does not."""
     from opensafely_lab.desk.doctor import examine
 
-    report = examine(_state(given))
+    if not given.json:
+        print("Looking (the first time takes half a minute: it builds what the sandbox runs in).", file=sys.stderr)
+    report = examine(_state(given), _cache())
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     print(report.json() if given.json else report.text(plain=plain))
     return 0 if report.ok else EXIT_CODES[ErrorKind.PLATFORM]
@@ -70,6 +73,7 @@ def up(given: argparse.Namespace) -> int:
     return run_up(
         Options(
             state=_state(given),
+            cache=_cache(),
             study=given.study,
             data=given.data,
             lab=not given.no_lab,
@@ -77,6 +81,34 @@ def up(given: argparse.Namespace) -> int:
             lab_arguments=tuple(given.lab_option),
         )
     )
+
+
+@command(
+    "run",
+    option("action", metavar="ACTION", help="a notebook:v1 action of project.yaml"),
+    option("--project", type=Path, default=Path(), metavar="DIR", help="the study (default: this folder)"),
+    option("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"),
+    option("--data", type=Path, metavar="DIR", help="a folder of tables: play the backend on them"),
+    option(
+        "--extract", action="append", default=[], metavar="PATH=FILE", help="a ready extract in place of an output"
+    ),
+    option("--out", type=Path, metavar="DIR", help="a new folder for exactly what is shown"),
+    STATE,
+)
+def run(given: argparse.Namespace) -> int:
+    """Run a notebook on dummy data here, or (--data) as a backend would, without servers."""
+    from opensafely_lab.desk.local import Order, parse_extract
+    from opensafely_lab.desk.local import run as run_local
+
+    order = Order(
+        action=given.action,
+        project=given.project.absolute(),
+        parameters=[(name, value) for name, value in given.parameter],
+        data=given.data and given.data.absolute(),
+        extracts=[parse_extract(text) for text in given.extract],
+        out=given.out and given.out.absolute(),
+    )
+    return run_local(order, lambda: _ports(given), print)
 
 
 @command(
@@ -162,10 +194,24 @@ def _in_our_words(error: Exception) -> str:
     return f"Something of ours broke ({type(error).__name__}{place}). Please report this line."
 
 
+def _ports(given: argparse.Namespace) -> Ports:
+    from opensafely_lab.pipeline.machine import machine_ports
+
+    state = _state(given)
+    state.make()
+    return machine_ports(state.folder / "local", cache=_cache())
+
+
 def _state(given: argparse.Namespace) -> State:
     from opensafely_lab.desk.state import State, default_state
 
     return State(given.state.resolve() if given.state else default_state(os.environ, root=os.geteuid() == 0))
+
+
+def _cache() -> Path:
+    from opensafely_lab.desk.state import default_cache
+
+    return default_cache(os.environ, root=os.geteuid() == 0)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attrs import asdict, frozen
 
-from opensafely_lab.desk.health import answers
+from opensafely_lab.desk.health import answers, backend_ready
 from opensafely_lab.desk.state import State
 
 GB = 1 << 30
@@ -75,19 +75,19 @@ class Report:
         return json.dumps(said, indent=2)
 
 
-def examine(state: State) -> Report:
+def examine(state: State, cache: Path) -> Report:
     """Look at everything. Takes a few seconds: the sandbox proves itself by running something."""
     looks: Sequence[tuple[str, Callable[[], Check]]] = (
         ("Python", python),
         ("git", git),
         ("disk", lambda: disk(state.folder)),
-        ("sandbox", lambda: sandbox(state)),
+        ("sandbox", lambda: sandbox(state, cache)),
         ("Jupyter", jupyter),
         ("Lab extension", lab_extension),
         ("server extension", server_extension),
         ("kernel", kernel),
-        ("site", lambda: running(state, "site", "site")),
-        ("backend", lambda: running(state, "level4", "backend")),
+        ("site", lambda: running(state, "site", "site", answers)),
+        ("backend", lambda: running(state, "level4", "backend", backend_ready)),
     )
     return Report(tuple(_guarded(name, look) for name, look in looks))
 
@@ -119,19 +119,16 @@ def disk(folder: Path) -> Check:
     )
 
 
-def sandbox(state: State) -> Check:
+def sandbox(state: State, cache: Path) -> Check:
     """Ask the executor itself: it runs something and looks what that could reach."""
     from opensafely_lab.jobs.executors.sandbox import SandboxExecutor
     from opensafely_lab.jobs.root import ensure_root
 
     try:
         state.make()
+        report = SandboxExecutor(state.room("doctor", 0o711), ensure_root(cache)).probe()
     except OSError as error:
-        return Check(
-            "sandbox", False, f"{state.folder} cannot be made ({error.strerror})", "Name another folder with --state."
-        )
-    root = ensure_root(state.room("cache", 0o711))
-    report = SandboxExecutor(state.room("doctor", 0o711), root).probe()
+        return Check("sandbox", False, f"{error.filename}: {error.strerror}", "Name another folder with --state.")
     missing = [layer for layer in report.layers if not layer.ok]
     if report.ok:
         return Check("sandbox", True, ", ".join(layer.name for layer in report.layers))
@@ -195,14 +192,14 @@ def kernel() -> Check:
     return Check("kernel", False, "its kernelspec is not installed", "pip install --force-reinstall opensafely-lab")
 
 
-def running(state: State, key: str, name: str) -> Check:
+def running(state: State, key: str, name: str, works: Callable[[str], bool]) -> Check:
     """Whether what `up` started answers. Only needed to submit, so its absence is no failure."""
     url = state.read_run().get(key)
     if not isinstance(url, str):
         return Check(name, False, "none is running here", "Start one with: opensafely-lab up", needed=False)
-    if answers(f"{url}/health"):
+    if works(f"{url}/health"):
         return Check(name, True, f"{url} answers", needed=False)
-    return Check(name, False, f"{url} does not answer", "Stop and start it: opensafely-lab up", needed=False)
+    return Check(name, False, f"{url} does not answer well", "Stop and start it: opensafely-lab up", needed=False)
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:

@@ -10,22 +10,30 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from attrs import frozen
 
-from opensafely_lab.desk.health import answers, free_port
+from opensafely_lab.desk.health import answers, backend_ready, free_port
 from opensafely_lab.desk.processes import ChildSpec
 from opensafely_lab.desk.server import csp
 from opensafely_lab.desk.state import State, write_private
+from opensafely_lab.service import tokens
 
 HOST = "127.0.0.1"
 USER = "analyst"
 PROJECT = "demo"
 WORKSPACE = "gi-bleeding"
 BACKEND = "demo-backend"
+
+SITE, LEVEL4, AGENT = "site", "level 4 service", "agent"
+MODULES = {
+    SITE: "opensafely_lab.site",
+    LEVEL4: "opensafely_lab.backend.level4",
+    AGENT: "opensafely_lab.backend.agent",
+}
 
 
 @frozen
@@ -77,18 +85,27 @@ class Machine:
 
 
 def plan(
-    state: State, *, data: Path, study: Path, notebook: str | None, lab: bool, lab_arguments: tuple[str, ...] = ()
+    state: State,
+    *,
+    cache: Path,
+    data: Path,
+    study: Path,
+    notebook: str | None,
+    lab: bool,
+    lab_arguments: tuple[str, ...] = (),
 ) -> Machine:
     """Write every process's configuration and return what to start, in order."""
     ports = Ports.free()
     site_url = f"http://{HOST}:{ports.site}"
     level4_url = f"http://{HOST}:{ports.level4}"
+    for name in ("site", "backend", "level4"):
+        tokens.token_file(state.token(name))  # made before anybody starts, so that nobody waits for another's
     lab_token = secrets.token_urlsafe(24)
     write_private(state.token("lab"), lab_token)
     children = [
         _site(state, ports),
         _level4(state, ports),
-        _agent(state, site_url, data),
+        _agent(state, ports, cache, data),
     ]
     if lab:
         children.append(_lab(state, ports, study, lab_token, lab_arguments))
@@ -104,17 +121,25 @@ def plan(
     )
 
 
-def _module(state: State, name: str, module: str, room: str, config: Mapping[str, object], health: str) -> ChildSpec:
+def _module(
+    state: State,
+    name: str,
+    room: str,
+    config: Mapping[str, object],
+    healthy: Callable[[], bool],
+    after: tuple[str, ...] = (),
+) -> ChildSpec:
     folder = state.folder / room
     file = folder / f"{name.replace(' ', '-')}.json"
     write_private(file, json.dumps(config, indent=2))
     return ChildSpec(
         name=name,
-        argv=(sys.executable, "-m", module, "--config", str(file)),
+        argv=(sys.executable, "-m", MODULES[name], "--config", str(file)),
         log=folder / f"{name.replace(' ', '-')}.log",
         folder=folder,
         environment=_environment(),
-        healthy=lambda: answers(health),
+        healthy=healthy,
+        after=after,
     )
 
 
@@ -131,35 +156,36 @@ def _site(state: State, ports: Ports) -> ChildSpec:
             "backend_token_file": str(state.token("backend")),
         },
     }
-    return _module(state, "site", "opensafely_lab.site", "site", config, f"http://{HOST}:{ports.site}/health")
+    return _module(state, SITE, "site", config, lambda: answers(f"http://{HOST}:{ports.site}/health"))
+
+
+def _seed(state: State) -> dict[str, str]:
+    return {"project": PROJECT, "user": USER, "token_file": str(state.token("level4")), "workspace": WORKSPACE}
 
 
 def _level4(state: State, ports: Ports) -> ChildSpec:
     config = {
-        "state": str(state.room("backend", 0o711)),
         "backend": BACKEND,
+        "state": str(state.room("backend", 0o711)),
+        "seed": _seed(state),
         "port": ports.level4,
-        "seed": {"user": USER, "project": PROJECT, "workspace": WORKSPACE, "token_file": str(state.token("level4"))},
     }
-    return _module(
-        state,
-        "level 4 service",
-        "opensafely_lab.backend.level4",
-        "backend",
-        config,
-        f"http://{HOST}:{ports.level4}/health",
-    )
+    return _module(state, LEVEL4, "backend", config, lambda: answers(f"http://{HOST}:{ports.level4}/health"))
 
 
-def _agent(state: State, site_url: str, data: Path) -> ChildSpec:
+def _agent(state: State, ports: Ports, cache: Path, data: Path) -> ChildSpec:
     config = {
-        "state": str(state.room("backend", 0o711)),
         "backend": BACKEND,
-        "site": site_url,
+        "state": str(state.room("backend", 0o711)),
+        "seed": _seed(state),
+        "site": f"http://{HOST}:{ports.site}",
         "token_file": str(state.token("backend")),
         "data": str(data),
+        "cache": str(cache),
     }
-    return _module(state, "agent", "opensafely_lab.backend.agent", "backend", config, site_url + "/health")
+    # It listens to nobody: the level 4 service tells how it is.
+    health = f"http://{HOST}:{ports.level4}/health"
+    return _module(state, AGENT, "backend", config, lambda: backend_ready(health), (SITE, LEVEL4))
 
 
 def _lab(state: State, ports: Ports, study: Path, token: str, arguments: tuple[str, ...]) -> ChildSpec:

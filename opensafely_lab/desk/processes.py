@@ -42,6 +42,7 @@ class ChildSpec:
     folder: Path
     environment: Mapping[str, str] = field(repr=False)
     healthy: Callable[[], bool] = field(repr=False)
+    after: tuple[str, ...] = ()  # names of those that must be ready before it is started
 
 
 @define
@@ -69,11 +70,25 @@ class Supervisor:
         self._stopping = stopping
 
     def start(self) -> None:
-        """Start each child and wait until it is ready. Raises `ChildNotStarted`; `stop` is the caller's."""
-        for child in self._children:
-            if self._stopping.is_set():
-                return
-            self._wait_until_healthy(child, _launch(child))
+        """Start each child as soon as those it comes after are ready, and wait until all are.
+
+        Raises `ChildNotStarted`; to `stop` then is the caller's.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        ready: set[str] = set()
+        while len(ready) < len(self._children) and not self._stopping.is_set():
+            for child in self._children:
+                if child.process is None and ready.issuperset(child.spec.after):
+                    _launch(child)
+                elif child.process is not None and child.spec.name not in ready and _is_ready(child):
+                    ready.add(child.spec.name)
+            if time.monotonic() > deadline:
+                late = next(child.spec for child in self._children if child.spec.name not in ready)
+                raise ChildNotStarted(
+                    f"The {late.name} was not ready after {START_SECONDS:.0f} seconds.",
+                    next_step=f"Read {late.log}, then try again.",
+                )
+            self._stopping.wait(0.05)
 
     def watch(self) -> None:
         """Restart what dies, until `stopping` is set."""
@@ -89,23 +104,6 @@ class Supervisor:
     def pids(self) -> dict[str, int]:
         return {c.spec.name: c.process.pid for c in self._children if c.process is not None}
 
-    def _wait_until_healthy(self, child: Child, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not self._stopping.is_set():
-            if process.poll() is not None:
-                raise ChildNotStarted(
-                    f"The {child.spec.name} ended with code {process.returncode} before it was ready.",
-                    next_step=f"Read {child.spec.log}, then try again.",
-                )
-            if child.spec.healthy():
-                return
-            if time.monotonic() > deadline:
-                raise ChildNotStarted(
-                    f"The {child.spec.name} was not ready after {START_SECONDS:.0f} seconds.",
-                    next_step=f"Read {child.spec.log}, then try again.",
-                )
-            self._stopping.wait(0.1)
-
     def _look_after(self, child: Child) -> None:
         now = time.monotonic()
         if child.start_again is not None:
@@ -120,14 +118,24 @@ class Supervisor:
         self._say(f"The {child.spec.name} stopped; it starts again in {pause:g} s. Its log: {child.spec.log}")
 
 
-def _launch(child: Child) -> subprocess.Popen[bytes]:
+def _is_ready(child: Child) -> bool:
+    ended = child.process.poll() if child.process is not None else None
+    if ended is not None:
+        raise ChildNotStarted(
+            f"The {child.spec.name} ended with code {ended} before it was ready.",
+            next_step=f"Read {child.spec.log}, then try again.",
+        )
+    return child.spec.healthy()
+
+
+def _launch(child: Child) -> None:
     spec = child.spec
     spec.log.parent.mkdir(parents=True, exist_ok=True)
     if spec.log.exists() and spec.log.stat().st_size > LARGEST_LOG:
         spec.log.replace(spec.log.with_suffix(".log.1"))
     descriptor = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        process = subprocess.Popen(
+        child.process = subprocess.Popen(
             spec.argv,
             cwd=spec.folder,
             env=dict(spec.environment),
@@ -139,10 +147,8 @@ def _launch(child: Child) -> subprocess.Popen[bytes]:
         )
     finally:
         os.close(descriptor)
-    child.process = process
     child.started = time.monotonic()
     child.start_again = None
-    return process
 
 
 def _die_with_parent() -> None:

@@ -32,6 +32,15 @@ def default_state(environ: Mapping[str, str], *, root: bool) -> Path:
     return Path(base) / "opensafely-lab"
 
 
+def default_cache(environ: Mapping[str, str], *, root: bool) -> Path:
+    """Where the sandbox's root is kept, for every state folder alike: it is made from the installation alone."""
+    if named := environ.get("OPENSAFELY_LAB_CACHE"):
+        return Path(named).expanduser().resolve()
+    if root:
+        return Path("/var/cache/opensafely-lab")
+    return Path(environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME", "/")) / ".cache")) / "opensafely-lab"
+
+
 @frozen
 class State:
     """One state folder. Paths only; `make` creates it."""

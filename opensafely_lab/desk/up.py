@@ -2,7 +2,7 @@
 
 1. Refuse what cannot work: a second `up` on the same state, records that are not synthetic, no sandbox.
 2. Make the tokens and each process's configuration (`one_machine`); every secret is in a 0600 file.
-3. Start site, agent, level 4 service and JupyterLab, each when the one before is ready; restart what dies.
+3. Start site, level 4 service and JupyterLab, then the agent; restart what dies.
 4. Write `run.json`, print one URL, wait for Ctrl-C or SIGTERM, stop all, remove `run.json`.
 """
 
@@ -21,11 +21,17 @@ from types import FrameType
 
 from attrs import frozen
 
+from opensafely_lab.desk.doctor import sandbox
 from opensafely_lab.desk.new_study import first_notebook, make_study
 from opensafely_lab.desk.one_machine import Machine, plan
 from opensafely_lab.desk.processes import Supervisor
 from opensafely_lab.desk.shipped import demo_records, require_synthetic
 from opensafely_lab.desk.state import State, write_private
+from opensafely_lab.errors import PlatformError
+
+
+class NoSandbox(PlatformError):
+    code = "no-sandbox"
 
 
 def _print(text: str) -> None:
@@ -37,6 +43,7 @@ class Options:
     """What was asked of `up`."""
 
     state: State
+    cache: Path  # of the sandbox's root
     study: Path | None = None  # None: made from the template, inside the state folder
     data: Path | None = None  # None: the demo's records
     lab: bool = True
@@ -82,11 +89,13 @@ def running(options: Options) -> Iterator[Running]:
     stopping = threading.Event()
     try:
         with _signals_set(stopping):
+            require_sandbox(options)
             study = options.study or state.folder / "study"
             if make_study(study):
                 options.say(f"Made a study from the template: {study}")
             machine = plan(
                 state,
+                cache=options.cache,
                 data=data,
                 study=study.resolve(),
                 notebook=first_notebook(study),
@@ -103,6 +112,15 @@ def running(options: Options) -> Iterator[Running]:
                 state.run_json.unlink(missing_ok=True)
     finally:
         os.close(lock)
+
+
+def require_sandbox(options: Options) -> None:
+    """Build what the sandbox runs in, and try it: with a sentence here rather than a dead agent."""
+    if not options.cache.exists():
+        options.say("Building what the sandbox runs in (half a minute, once).")
+    found = sandbox(options.state, options.cache)
+    if not found.ok:
+        raise NoSandbox(f"The backend needs a sandbox, and {found.detail}.", next_step=found.next_step)
 
 
 def banner(everything: Running) -> str:

@@ -68,9 +68,7 @@ def answer(
 
 def _table(request: TableRequest, aggregate: Aggregate, schema: DatasetSchema, policy: Policy) -> Outcome:
     admit(request, schema, policy)
-    cells = aggregate(request)
-    if cells.groups != expected_groups(request, schema):
-        raise BadCells("the cells are those of another request")
+    cells = aggregate(request).without_missing(expected_groups(request, schema))
     return judge(request, cells, policy)
 
 
@@ -95,16 +93,20 @@ def judge(request: TableRequest, cells: CellTable, policy: Policy) -> Outcome:
     )
 
 
+_TOTALS = " Totals are sums of the counts shown."
+
+
 def draw(plot: PlotRequest, shown: Outcome, *, policy: Policy, dummy: bool) -> Outcome:
     """The figure of a table that is shown, from its text alone; held where the table is held."""
     if shown.table is None or shown.verdict is Verdict.HELD or shown.request != plot.of:
         return held(plot)
     from opensafely_lab.disclosure.figure import Caption, draw_png  # matplotlib takes its time to load
 
+    sentence = shown.sentence.removesuffix(_TOTALS)  # a figure has none
     caption = Caption(
         title=plot.title,
         axis="People",
-        note=f"{shown.sentence} Policy: {policy.name}, version {policy.version}.",
+        note=f"{sentence} Policy: {policy.name}, version {policy.version}.",
         hidden=f"hidden: {_few(policy)}",
         dummy=dummy,
     )
@@ -115,7 +117,7 @@ def draw(plot: PlotRequest, shown: Outcome, *, policy: Policy, dummy: bool) -> O
         cell=plot.cell,
         verdict=shown.verdict,
         treatment=shown.treatment,
-        sentence=shown.sentence,
+        sentence=sentence,
         figure=draw_png(shown.table, plot.plot, caption),
     )
 
@@ -170,7 +172,7 @@ def _sentence(protected: redaction.Protected, margins: bool, policy: Policy) -> 
         sentence = f"{hidden} {'cell' if hidden == 1 else 'cells'} hidden: {_few(policy)}. Other counts are {rounded}."
     else:
         sentence = f"Counts are {rounded}."
-    return f"{sentence} Totals are sums of the counts shown." if margins and protected.groups else sentence
+    return f"{sentence}{_TOTALS}" if margins and protected.groups else sentence
 
 
 def _few(policy: Policy) -> str:

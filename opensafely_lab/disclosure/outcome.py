@@ -10,6 +10,10 @@ from attrs import field, frozen
 # The one mark for a hidden number, whatever the reason (disclosure.md, decision 8).
 REDACTED = "[REDACTED]"
 
+# In place of what a cell of the notebook wrote by itself, whatever it was and whether or not it was.
+PLACEHOLDER_SENTENCE = "What this cell writes itself is not shown: only tables and figures asked for with safe are."
+PLACEHOLDER_NEXT_STEP = "Ask for it with safe.table or safe.plot; look at printed output in a run on dummy data."
+
 
 class Verdict(StrEnum):
     VERIFIED = "verified"  # the gate computed it

@@ -18,16 +18,18 @@ from typing import Any
 from attrs import frozen
 
 from opensafely_lab.disclosure.gate import HELD_NEXT_STEP
-from opensafely_lab.disclosure.outcome import Outcome, ShownTable, Verdict
+from opensafely_lab.disclosure.outcome import (
+    PLACEHOLDER_NEXT_STEP,
+    PLACEHOLDER_SENTENCE,
+    Outcome,
+    ShownTable,
+    Verdict,
+)
 from opensafely_lab.disclosure.policy import Policy, policy_digest
 
 RECORD_VERSION = 1
 GATE_VERSION = 1
 FILENAME = "disclosure.json"
-
-# What a cell of the notebook printed or drew by itself is never shown, whatever it was.
-PLACEHOLDER_SENTENCE = "What this cell wrote itself is not shown."
-PLACEHOLDER_NEXT_STEP = "Ask for tables and figures with opensafely_lab.safe; they are shown here."
 
 
 @frozen

@@ -35,7 +35,22 @@ CONTROL = {
     "executed.ipynb": 16 * MB,
 }
 CONTROL_FOLDER = ".osl"
-SUFFIXES = (".csv", ".csv.gz", ".txt", ".json", ".png", ".jpg", ".jpeg", ".svg", ".html", ".ipynb", ".md", ".log", ".arrow", ".parquet")
+SUFFIXES = (
+    ".csv",
+    ".csv.gz",
+    ".txt",
+    ".json",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".svg",
+    ".html",
+    ".ipynb",
+    ".md",
+    ".log",
+    ".arrow",
+    ".parquet",
+)
 PLAIN_NAME = re.compile(r"\A[A-Za-z0-9_][A-Za-z0-9 ._+=,@()-]{0,127}\Z")
 MOST_REFUSALS = 100  # reported; the rest is only not copied
 
@@ -204,7 +219,9 @@ class Collector:
         except FileNotFoundError:
             raise
         except OSError as problem:
-            raise NotTaken(REASONS.get(problem.errno or 0, errno.errorcode.get(problem.errno or 0, "unreadable"))) from None
+            raise NotTaken(
+                REASONS.get(problem.errno or 0, errno.errorcode.get(problem.errno or 0, "unreadable"))
+            ) from None
 
     def copy(self, opened: int, made: int, name: str, path: str, cap: int) -> None:
         """Copy one opened file, if it is a plain one of the run's own, and no larger than `cap`."""

@@ -41,10 +41,28 @@ DISTRIBUTION = "opensafely-lab"
 SITE = PurePosixPath("opt/venv/lib", PYTHON, "site-packages")
 
 # Of the standard library: what needs a terminal, a display or a compiler, or only tests Python itself.
-NOT_FOR_JOBS = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idlelib", "turtledemo", "ensurepip", "lib2to3", "tkinter", "pydoc_data"}
+NOT_FOR_JOBS = {
+    "__pycache__",
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "turtledemo",
+    "ensurepip",
+    "lib2to3",
+    "tkinter",
+    "pydoc_data",
+}
 NOT_OF_PACKAGES = {"__pycache__", "tests"}  # pandas' and matplotlib's own tests are a quarter of the whole
 NOT_OF_OURS = {"__pycache__", "labextension", "templates", "demo", "site", "backend", "desk", "static"}
-HEADERS = ("pyarrow/include/", "pyarrow/src/", "numpy/_core/include/", "numpy/f2py/", "matplotlib/mpl-data/sample_data/")
+HEADERS = (
+    "pyarrow/include/",
+    "pyarrow/src/",
+    "numpy/_core/include/",
+    "numpy/f2py/",
+    "matplotlib/mpl-data/sample_data/",
+)
 NEVER = ("debugpy", "jedi", "parso")  # debugger and completion: nobody sits at a job's kernel, and they cost its start
 ALSO = ("tzdata",)  # time zones: there is no /usr/share/zoneinfo inside
 KEPT_FOR = 7 * 86400  # seconds that an unused root is kept
@@ -135,7 +153,7 @@ def _remembered(cache: Path) -> JobRoot | None:
 
 def _environment_stamps(distributions: Iterable[importlib.metadata.Distribution]) -> dict[str, list[int] | None]:
     """Files that change when a package, or the interpreter, is changed by the usual tools."""
-    paths = [os.path.realpath(sys.executable), os.__file__, str(PACKAGE.parent / "pyproject.toml")]
+    paths = [os.path.realpath(sys.executable), os.__file__]
     for distribution in distributions:
         folder = _metadata_folder(distribution)
         paths += [str(folder), str(folder / "RECORD"), str(folder / "METADATA")]
@@ -218,7 +236,8 @@ def job_distributions() -> dict[str, importlib.metadata.Distribution]:
 
 
 def _metadata_folder(distribution: importlib.metadata.Distribution) -> Path:
-    return Path(str(distribution._path))  # type: ignore[attr-defined]  # importlib.metadata has no public name for it
+    # importlib.metadata has no public name for the folder itself.
+    return Path(str(distribution.locate_file(getattr(distribution, "_path").name)))  # noqa: B009
 
 
 # -- build -------------------------------------------------------------------------------------------
@@ -239,6 +258,8 @@ def _build(cache: Path) -> JobRoot:
         made.parent.mkdir(exist_ok=True)
         if not made.exists():
             draft.rename(made)
+    project = str(PACKAGE.parent / "pyproject.toml")
+    environment[project] = _stat(project)
     _remember(_stamp_file(cache), {"root": digest, "own": own, "environment": environment})
     _prune(cache)
     return JobRoot(made / "root", digest)
@@ -258,10 +279,10 @@ def _ensure_base(
     key = hashlib.sha256(json.dumps([RECIPE, environment], sort_keys=True).encode()).hexdigest()[:32]
     remembered = cache / "stamps" / f"base-{key}.json"
     with contextlib.suppress(FileNotFoundError, ValueError):
-        base = cache / "bases" / json.loads(remembered.read_bytes())["base"]
-        if base.is_dir():
-            os.utime(base)
-            return base
+        found = cache / "bases" / str(json.loads(remembered.read_bytes())["base"])
+        if found.is_dir():
+            os.utime(found)
+            return found
     with _draft(cache) as draft:
         root = draft / "root"
         _copy_python(root)
@@ -298,11 +319,13 @@ def _copy_python(root: Path) -> None:
     (root / "opt/base/bin").mkdir(parents=True)
     shutil.copy2(binary, root / "opt/base/bin" / PYTHON)
     (root / "opt/base/bin/python3").symlink_to(PYTHON)
-    paths = sysconfig.get_paths(vars={"base": sys.base_prefix, "installed_base": sys.base_prefix, "platbase": sys.base_prefix, "installed_platbase": sys.base_prefix})
+    names = ("base", "installed_base", "platbase", "installed_platbase")
+    paths = sysconfig.get_paths(vars=dict.fromkeys(names, sys.base_prefix))
     target = root / "opt/base/lib" / PYTHON
 
     def leave_out(folder: str, names: list[str]) -> set[str]:
-        return {name for name in names if name in NOT_FOR_JOBS or name.startswith(("config-", "_tkinter.", "EXTERNALLY"))}
+        beginnings = ("config-", "_tkinter.", "EXTERNALLY")
+        return {name for name in names if name in NOT_FOR_JOBS or name.startswith(beginnings)}
 
     for source in dict.fromkeys((paths["stdlib"], paths["platstdlib"])):
         shutil.copytree(source, target, ignore=leave_out, dirs_exist_ok=True)
@@ -313,7 +336,9 @@ def _copy_python(root: Path) -> None:
     for name in ("python", "python3", PYTHON):
         (venv / "bin" / name).symlink_to(f"/opt/base/bin/{PYTHON}")
     version = ".".join(map(str, sys.version_info[:3]))
-    (venv / "pyvenv.cfg").write_text(f"home = /opt/base/bin\ninclude-system-site-packages = false\nversion = {version}\n")
+    (venv / "pyvenv.cfg").write_text(
+        f"home = /opt/base/bin\ninclude-system-site-packages = false\nversion = {version}\n"
+    )
 
 
 def _copy_distributions(root: Path, distributions: dict[str, importlib.metadata.Distribution]) -> None:
@@ -322,14 +347,15 @@ def _copy_distributions(root: Path, distributions: dict[str, importlib.metadata.
         files = distribution.files
         if files is None:
             raise RootUnbuildable(
-                f"The package {name} does not list its files.", next_step=f"Reinstall it: `pip install --force-reinstall {name}`."
+                f"The package {name} does not list its files.",
+                next_step=f"Reinstall it: `pip install --force-reinstall {name}`.",
             )
         for file in files:
             path = PurePosixPath(file)
             if _wanted(path):
                 target = site / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(distribution.locate_file(file), target)  # type: ignore[arg-type]  # a path, in every finder that has files
+                shutil.copy2(str(distribution.locate_file(file)), target)
 
 
 def _wanted(path: PurePosixPath) -> bool:
@@ -359,17 +385,16 @@ def _copy_libraries(root: Path) -> None:
     """The shared libraries that anything in the root loads: one flat folder, found from every usual name."""
     (root / "lib").mkdir()
     (root / "usr").mkdir()
-    for link, target in (("lib64", "lib"), ("usr/lib", "../lib"), ("usr/lib64", "../lib")):
-        (root / link).symlink_to(target)
+    for link, to in (("lib64", "lib"), ("usr/lib", "../lib"), ("usr/lib64", "../lib")):
+        (root / link).symlink_to(to)
     multiarch = sysconfig.get_config_var("MULTIARCH")
     if multiarch:
         (root / "lib" / multiarch).symlink_to(".")
     inside = os.path.realpath(root) + "/"
-    for path in sorted(_loaded_libraries(root)):
-        if not os.path.realpath(path).startswith(inside):
-            target = root / "lib" / os.path.basename(path)
-            if not target.exists():
-                shutil.copy2(os.path.realpath(path), target)
+    for library in sorted(_loaded_libraries(root)):
+        target = root / "lib" / os.path.basename(library)
+        if not os.path.realpath(library).startswith(inside) and not target.exists():
+            shutil.copy2(os.path.realpath(library), target)
 
 
 def _loaded_libraries(root: Path) -> set[str]:
@@ -403,7 +428,7 @@ def _make_places(root: Path) -> None:
     etc = root / "etc"
     etc.mkdir()
     for name, text in {
-        "passwd": "root:x:0:0:::/sbin/nologin\njob:x:64000:64000::/work:/sbin/nologin\nnobody:x:65534:65534:::/sbin/nologin\n",
+        "passwd": "root:x:0:0:::/none\njob:x:64000:64000::/work:/none\nnobody:x:65534:65534:::/none\n",
         "group": "root:x:0:\njob:x:64000:\nnogroup:x:65534:\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
         "hosts": "127.0.0.1 localhost\n::1 localhost\n",
@@ -414,9 +439,9 @@ def _make_places(root: Path) -> None:
 
 def _tidy_modes(root: Path) -> None:
     """Readable by every uid, writable by nobody else, nothing setuid."""
-    for folder, folders, files in os.walk(root):
+    for above, folders, files in os.walk(root):
         for name in (*folders, *files):
-            path = os.path.join(folder, name)
+            path = os.path.join(above, name)
             seen = os.lstat(path)
             if stat.S_ISLNK(seen.st_mode):
                 continue
@@ -429,7 +454,9 @@ def _compile(root: Path, folder: Path) -> None:
     words = [sys.executable, "-S", "-B", "-m", "compileall", "-f", "-q", "-j2", "--invalidation-mode", "unchecked-hash"]
     words += ["-s", str(root), "-p", "/", str(folder)]
     # No -I: PYTHONHASHSEED must count, since the order of a set constant goes into the byte code.
-    subprocess.run(words, env={"PYTHONHASHSEED": "0"}, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    subprocess.run(
+        words, env={"PYTHONHASHSEED": "0"}, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+    )
 
 
 def _tree_digest(root: Path) -> str:
@@ -437,7 +464,8 @@ def _tree_digest(root: Path) -> str:
     whole = hashlib.sha256()
     for folder, folders, files in os.walk(root):
         folders.sort()
-        for name in sorted([*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in sorted([*files, *links]):
             path = os.path.join(folder, name)
             seen = os.lstat(path)
             whole.update(os.path.relpath(path, root).encode() + b"\0" + oct(stat.S_IMODE(seen.st_mode)).encode())

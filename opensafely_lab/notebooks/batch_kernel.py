@@ -27,13 +27,13 @@ class BatchKernelApp(IPKernelApp):
         # A full queue must not drop outputs silently: it fills the job's memory, which has a limit,
         # and `execute` ends the run as a flood long before.
         context.setsockopt(zmq.SNDHWM, 0)
-        super().init_iopub(context)
+        super().init_iopub(context)  # type: ignore[no-untyped-call]
 
     def log_connection_info(self) -> None:
         """Nobody is invited to connect to a job's kernel."""
 
     def init_shell(self) -> None:
-        super().init_shell()
+        super().init_shell()  # type: ignore[no-untyped-call]
         cellcount.watch(self.shell, cellcount.parse(os.environ.pop(cellcount.VARIABLE, "[]")))
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     # Last, so that a `pandas.py` in a study cannot take the place of pandas.
     sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
     sys.path.append(os.getcwd())
-    settings = ["--HistoryManager.enabled=False", "--InteractiveShellApp.ignore_cwd=True", "--IPKernelApp.capture_fd_output=True"]
+    settings = ["--HistoryManager.enabled=False", "--InteractiveShellApp.ignore_cwd=True", "--colors=nocolor"]
     BatchKernelApp.launch_instance([*sys.argv[1:], *settings])
 
 

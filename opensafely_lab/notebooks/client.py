@@ -6,15 +6,16 @@ Imported inside the sandbox only, after the kernel has been started.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from queue import Empty
 from typing import Any
 
-import zmq
+import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_client.utils import ensure_async
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
+from jupyter_core.utils import ensure_async
+from papermill.clientwrap import PapermillNotebookClient  # type: ignore[import-untyped]
+from papermill.engines import NBClientEngine, papermill_engines  # type: ignore[import-untyped]
 
 ENGINE = "opensafely"
 
@@ -24,20 +25,24 @@ class Flood(Exception):
 
 
 class Watch:
-    """What `execute` keeps of a run: the notebook, the position being executed, the sum of its outputs."""
+    """What `execute` keeps of a run: the cells, the position being executed, the sum of its outputs."""
 
-    def __init__(self, most_messages: int, most_bytes: int) -> None:
+    def __init__(self, most_messages: int, most_bytes: int, stop: Callable[[], None]) -> None:
         self.most_messages = most_messages
         self.most_bytes = most_bytes
+        self.stop = stop
+        self.flooded = False
         self.messages = 0
         self.bytes = 0
         self.position: int | None = None
-        self.notebook: Any = None
+        self.cells: list[Any] = []
 
     def count(self, message: dict[str, Any]) -> None:
         self.messages += 1
         self.bytes += sum(_size(value) for value in message["content"].values()) + sum(map(len, message["buffers"]))
         if self.messages > self.most_messages or self.bytes > self.most_bytes:
+            self.flooded = True
+            self.stop()  # nbclient would listen until the cell ends, if it ever does
             raise Flood
 
 
@@ -93,7 +98,7 @@ class AdoptedKernel(AsyncKernelManager):
 
     is_alive = _async_is_alive
 
-    def client(self, **options: Any) -> FastClient:
+    def client(self, **options: Any) -> FastClient:  # type: ignore[override]  # the async one, as its class says
         self.adopted.wait_for_sockets()
         context = zmq.asyncio.Context()
         context.setsockopt(zmq.RCVHWM, 0)
@@ -111,19 +116,20 @@ def manager(kernel: Any) -> AdoptedKernel:
 def register(watch: Watch) -> None:
     """Make `ENGINE` known to papermill: its own engine, with our client."""
 
-    class Client(PapermillNotebookClient):
+    class Client(PapermillNotebookClient):  # type: ignore[misc]  # papermill has no types
         def process_message(self, *arguments: Any, **options: Any) -> Any:
             watch.count(arguments[0])
             return super().process_message(*arguments, **options)
 
-        async def async_execute_cell(self, cell: Any, cell_index: int, *arguments: Any, **options: Any) -> Any:
+        def execute_cell(self, cell: Any, cell_index: int, *arguments: Any, **options: Any) -> Any:
             watch.position = cell_index
-            return await super().async_execute_cell(cell, cell_index, *arguments, **options)
+            return super().execute_cell(cell, cell_index, *arguments, **options)
 
-    class Engine(NBClientEngine):
+    class Engine(NBClientEngine):  # type: ignore[misc]  # papermill has no types
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            watch.notebook = nb_man.nb
+            # The cells, now: when one fails, papermill puts markers of its own between them.
+            watch.cells = list(nb_man.nb.cells)
             for name in ("input_path", "log_output", "stdout_file", "stderr_file", "execution_timeout"):
                 options.pop(name, None)
             start_timeout = options.pop("start_timeout", 60)

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import types
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -35,6 +36,10 @@ MOST_BYTES = 32 << 20
 KERNEL_START = 60.0  # seconds
 
 
+REPORTS = {"status": "status.json", "cells": "cells.json", "error": "error.json", "executed": "executed.ipynb"}
+CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+
+
 class Places:
     """The folders of a run, as the executor mounts them."""
 
@@ -47,17 +52,18 @@ class Places:
         self.report = root / "outputs" / ".osl"
 
 
-class TooMuchOutput(Exception):
-    """The notebook wrote more than a run may."""
-
-
 class BadJob(Exception):
     """The run was prepared wrongly: our mistake or a study with links in it."""
 
 
 def main() -> NoReturn:
     places = Places(os.environ.get("OSL_PLACES", "/"))
-    code = run(places)
+    try:
+        code = run(places)
+    except Exception:  # noqa: BLE001 - told as a failure of the run; the log says which, to those who may read it
+        traceback.print_exc()
+        put(places.report / "status.json", json.dumps({"state": "failed", "class": "not-started", "cell": None}))
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # the sandbox goes with us; nothing here is worth tearing down
@@ -115,18 +121,23 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def executed_cells(source: dict[str, Any], job: dict[str, Any]) -> list[tuple[int, int | None]]:
-    """What the kernel will execute: (position in the notebook that papermill executes, submitted index)."""
-    ordinals = iter(job["ordinals"])
-    cells: list[tuple[dict[str, Any], int | None]] = []
-    for cell in source["cells"]:
-        cells.append((cell, next(ordinals, None) if cell["cell_type"] == "code" else None))
-    if job["parameters"]:
-        cells.insert(injected_at(source), ({"cell_type": "code", "source": "parameters"}, None))
-    return [
-        (position, submitted)
-        for position, (cell, submitted) in enumerate(cells)
-        if cell["cell_type"] == "code" and "".join(cell["source"]).strip() and not _skipped(cell)
-    ]
+    """What the kernel will execute: (position in the notebook that papermill executes, submitted index).
+
+    `ordinals` are the submitted indices of what is executed, in order; None, the cell of parameters, is put
+    where papermill puts it, and only if it does.
+    """
+    submitted = iter([ordinal for ordinal in job["ordinals"] if ordinal is not None])
+    injected = injected_at(source) if job["parameters"] else None
+    cells: list[tuple[int, int | None]] = []
+    for position, cell in enumerate(source["cells"]):
+        if position == injected:
+            cells.append((position, None))
+        if runs(cell):
+            shifted = position + (injected is not None and position >= injected)
+            cells.append((shifted, next(submitted, None)))
+    if injected == len(source["cells"]):
+        cells.append((injected, None))
+    return cells
 
 
 def injected_at(source: dict[str, Any]) -> int:
@@ -142,8 +153,9 @@ def _tags(cell: dict[str, Any]) -> list[str]:
     return tags
 
 
-def _skipped(cell: dict[str, Any]) -> bool:
-    return "skip-execution" in _tags(cell)
+def runs(cell: dict[str, Any]) -> bool:
+    """Whether nbclient sends it to the kernel."""
+    return cell["cell_type"] == "code" and bool("".join(cell["source"]).strip()) and "skip-execution" not in _tags(cell)
 
 
 # -- the kernel ---------------------------------------------------------------------------------------
@@ -154,7 +166,7 @@ class Kernel:
 
     def __init__(self, places: Places, job: dict[str, Any], cells: list[int | None]) -> None:
         places.kernel.mkdir(parents=True, mode=0o700)
-        ports = dict(zip(("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port"), range(1, 6), strict=True))
+        ports = {name: number for number, name in enumerate(CHANNELS, start=1)}
         self.connection: dict[str, Any] = {
             "transport": "ipc",
             "ip": str(places.kernel / "k"),
@@ -166,7 +178,8 @@ class Kernel:
         self.sockets = [Path(f"{self.connection['ip']}-{port}") for port in ports.values()]
         file = places.kernel / "connection.json"
         file.write_text(json.dumps(self.connection))
-        environment = {**os.environ, "OSL_RUN": job["mode"], "OSL_CELLS": json.dumps(cells), "OSL_REPORT": str(places.report)}
+        ours = {"OSL_RUN": job["mode"], "OSL_CELLS": json.dumps(cells), "OSL_REPORT": str(places.report)}
+        environment = {**os.environ, **ours}
         words = [sys.executable, *_same_flags(), "-m", "opensafely_lab.notebooks.batch_kernel", "-f", str(file)]
         self.process = subprocess.Popen(
             words, cwd=places.work, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
@@ -203,7 +216,7 @@ def import_papermill() -> Any:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     # papermill reads notebooks over HTTP if asked; nobody asks, and there is no network.
     sys.modules.setdefault("requests", types.ModuleType("requests"))
-    import papermill.execute
+    import papermill.execute  # type: ignore[import-untyped]
 
     return papermill.execute
 
@@ -212,13 +225,13 @@ def execute(places: Places, job: dict[str, Any], kernel: Kernel, cells: dict[int
     """Let papermill execute the notebook; what happened, as values for the report."""
     papermill = import_papermill()
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
+    from papermill.exceptions import PapermillExecutionError  # type: ignore[import-untyped]
 
     from opensafely_lab.notebooks import client
 
     failure: str | None = None
     error: dict[str, Any] | None = None
-    watch = client.Watch(MOST_MESSAGES, MOST_BYTES)
+    watch = client.Watch(MOST_MESSAGES, MOST_BYTES, kernel.kill)
     try:
         client.register(watch)
         papermill.execute_notebook(
@@ -234,26 +247,28 @@ def execute(places: Places, job: dict[str, Any], kernel: Kernel, cells: dict[int
             km=client.manager(kernel),
             store_widget_state=False,
             raise_on_iopub_timeout=True,
+            iopub_timeout=60,
         )
     except PapermillExecutionError as problem:
         failure = problem.ename
         error = {"ename": problem.ename, "evalue": problem.evalue, "traceback": list(problem.traceback)}
-    except client.Flood:
-        failure = "too-much-output"
-    except (DeadKernelError, CellTimeoutError, RuntimeError):
+    except (client.Flood, DeadKernelError, CellTimeoutError, RuntimeError):
         failure = "kernel-died"
-    if not kernel.alive():
+    if watch.flooded:
+        failure, error = "too-much-output", None
+    elif not kernel.alive():
         failure, error = "kernel-died", None
     return summarise(watch, cells, failure, error)
 
 
-def summarise(watch: Any, cells: dict[int, int | None], failure: str | None, error: dict[str, Any] | None) -> dict[str, Any]:
+def summarise(
+    watch: Any, cells: dict[int, int | None], failure: str | None, error: dict[str, Any] | None
+) -> dict[str, Any]:
     from opensafely_lab.notebooks.control import FAILURE_CLASSES, failure_class
 
     outputs, counts = [], {}
-    notebook = watch.notebook or {"cells": []}
     for position, submitted in cells.items():
-        cell = notebook["cells"][position] if position < len(notebook["cells"]) else {}
+        cell = watch.cells[position] if position < len(watch.cells) else {}
         if submitted is None:
             continue
         if cell.get("execution_count"):
@@ -267,7 +282,7 @@ def summarise(watch: Any, cells: dict[int, int | None], failure: str | None, err
         "status": {"state": state, "class": known, "cell": cell_now},
         "cells": {"outputs": outputs, "execution_counts": counts},
         "error": error,
-        "executed": notebook,
+        "executed": {"cells": watch.cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5},
     }
 
 
@@ -277,10 +292,9 @@ def is_request(output: dict[str, Any]) -> bool:
 
 
 def write_report(places: Places, outcome: dict[str, Any]) -> None:
-    for name, value in (("cells.json", outcome["cells"]), ("error.json", outcome["error"]), ("executed.ipynb", outcome["executed"])):
-        if value is not None:
-            put(places.report / name, json.dumps(value))
-    put(places.report / "status.json", json.dumps(outcome["status"]))
+    for name in ("cells", "error", "executed", "status"):
+        if outcome[name] is not None:
+            put(places.report / REPORTS[name], json.dumps(outcome[name]))
 
 
 def put(path: Path, text: str) -> None:

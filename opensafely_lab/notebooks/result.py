@@ -16,7 +16,13 @@ from typing import Any, Literal, Protocol
 
 from attrs import frozen
 
-from opensafely_lab.disclosure.outcome import Outcome, ShownTable, Verdict
+from opensafely_lab.disclosure.outcome import (
+    PLACEHOLDER_NEXT_STEP,
+    PLACEHOLDER_SENTENCE,
+    Outcome,
+    ShownTable,
+    Verdict,
+)
 from opensafely_lab.notebooks.source import Cell, SubmittedNotebook, write
 from opensafely_lab.study.parameters import ParameterValue
 
@@ -24,9 +30,6 @@ TABLE_MIME = "application/vnd.opensafely.table+json"
 FIGURE_MIME = "application/vnd.opensafely.figure+json"
 HELD_MIME = "application/vnd.opensafely.held+json"
 MIME_VERSION = 1
-
-HELD_SENTENCE = "What this cell writes itself is not shown: only tables and figures asked for with safe are."
-HELD_NEXT_STEP = "Ask for it with safe.table or safe.plot; look at printed output in a run on dummy data."
 
 Level = Literal["dummy", "level4", "released"]
 _TITLES: Mapping[Level, str] = {
@@ -105,7 +108,7 @@ def build(
     for index, cell in enumerate(notebook.cells):
         outputs = [_output(outcome, banner.level) for outcome in under.get(index, [])]
         if cell.kind == "code" and index in placeholders:
-            outputs.append(held(HELD_SENTENCE, HELD_NEXT_STEP))
+            outputs.append(held(PLACEHOLDER_SENTENCE, PLACEHOLDER_NEXT_STEP))
         cells.append(_cell(index, cell, outputs, layout.execution_counts.get(index)))
     if elsewhere:
         # A request made by no cell of the source: shown, at the end, rather than lost.

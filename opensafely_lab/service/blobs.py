@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -104,6 +105,12 @@ class Blobs:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise Damaged
         return data
+
+    def remove_others(self, named: Collection[str]) -> None:
+        """Remove every file whose digest is not in `named`."""
+        for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
+            if path.name not in named:
+                path.unlink(missing_ok=True)
 
     def remove(self, sha256: str) -> None:
         self.path(sha256).unlink(missing_ok=True)

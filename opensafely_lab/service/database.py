@@ -57,7 +57,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # BEGIN is ours, below
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
+    for pragma in (f"busy_timeout={BUSY_SECONDS * 1000}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -106,9 +106,8 @@ class Database:
 
 
 def private_folder(path: Path) -> Path:
-    """`path` as a folder that only its owner can enter."""
+    """`path` as a folder, which only its owner can enter if it is made here."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.chmod(0o700)
     return path
 
 

@@ -52,7 +52,12 @@ def cut(name: str, *edges: int) -> Call:
 
 
 def table(
-    by: Mapping[str, Expr] | None = None, *, where: Expr | None = None, margins: bool = False, id: int = 0, cell: int = 1
+    by: Mapping[str, Expr] | None = None,
+    *,
+    where: Expr | None = None,
+    margins: bool = False,
+    id: int = 0,
+    cell: int = 1,
 ) -> TableRequest:
     groups = tuple(Group(name, expr) for name, expr in (by or {}).items())
     return TableRequest(

@@ -51,7 +51,7 @@ export const jobsPlugin: JupyterFrontEndPlugin<IJobs> = {
       const show = run.has_result
         ? { label: trans.__('Open result'), callback: () => void app.commands.execute(CommandIDs.openResult, { id: run.id }) }
         : { label: trans.__('Show'), callback: () => void app.commands.execute(CommandIDs.openRun, { id: run.id }) };
-      Notification.emit(`${run.action}: ${words}`, run.stage === 'done' ? 'success' : 'warning', {
+      Notification.emit(trans.__('%1 has ended: %2', run.action, words), run.stage === 'done' ? 'success' : 'warning', {
         autoClose: 8000,
         actions: [show]
       });

@@ -81,6 +81,7 @@ export const png: decode.Decoder<string> = (value, at = PNG) => {
 export type Bundle = ReadonlyMap<string, unknown>;
 
 export interface ICell {
+  readonly id: string;
   readonly kind: 'code' | 'markdown' | 'raw';
   readonly source: string;
   readonly executionCount: number | null;
@@ -134,13 +135,17 @@ const output: decode.Decoder<Bundle> = decode.openRecord(fields => {
 });
 
 const cell: decode.Decoder<ICell> = decode.openRecord(fields => ({
+  id: fields.getOr('id', decode.text, ''),
   kind: fields.get('cell_type', decode.oneOf<ICell['kind']>('code', 'markdown', 'raw')),
   source: fields.get('source', multiline),
   executionCount: fields.getOr('execution_count', decode.nullable(decode.integer), null),
   outputs: fields.getOr('outputs', decode.list(output), [])
 }));
 
-const FACTS = ['action', 'backend', 'workspace', 'commit', 'executed', 'finished_day', 'policy'] as const;
+const FACTS = ['action', 'backend', 'workspace', 'commit', 'finished_day', 'policy'] as const;
+
+/** Cells that say, for other viewers, what our banner says. */
+export const BANNER_CELLS: ReadonlySet<string> = new Set(['osl-banner', 'osl-parameters']);
 
 const banner: decode.Decoder<IBanner> = decode.openRecord(fields => {
   const facts: [string, string][] = [];

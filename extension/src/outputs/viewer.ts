@@ -2,13 +2,12 @@ import type { IThemeManager } from '@jupyterlab/apputils';
 import { ABCWidgetFactory, DocumentWidget, type DocumentRegistry } from '@jupyterlab/docregistry';
 import type { RenderMimeRegistry } from '@jupyterlab/rendermime';
 import type { TranslationBundle } from '@jupyterlab/translation';
-import { ToolbarButton } from '@jupyterlab/ui-components';
 import type { JSONObject, JSONValue } from '@lumino/coreutils';
 import { Widget } from '@lumino/widgets';
 import { labIcon } from '../ui/icons';
 import { levelLook, valueText } from '../ui/words';
 import { element, iconElement } from './draw';
-import { json, multiline, readDocument, type Bundle, type ICell, type IResultDocument } from './document';
+import { BANNER_CELLS, json, multiline, readDocument, type Bundle, type ICell, type IResultDocument } from './document';
 import { frameStyle, makeFrame } from './frame';
 import { highlightPython } from './highlight';
 
@@ -89,7 +88,9 @@ export class ResultView extends Widget {
     this._discard();
     const page = element('article', { className: 'osl-Result-page' });
     page.classList.toggle('osl-mod-noCode', !this._showsCode);
-    page.append(this._drawBanner(result), ...result.cells.map(cell => this._drawCell(cell)));
+    const level = this._viewing.levelOf(this._context.path);
+    const cells = result.cells.filter(cell => level === null || !BANNER_CELLS.has(cell.id));
+    page.append(this._drawBanner(result, level), ...cells.map(cell => this._drawCell(cell)));
     this._page = page;
     if (closed) {
       this.node.replaceChildren(page);
@@ -102,9 +103,9 @@ export class ResultView extends Widget {
     }
   }
 
-  private _drawBanner({ banner }: IResultDocument): HTMLElement {
+  private _drawBanner({ banner }: IResultDocument, given: string | null): HTMLElement {
     const { trans } = this._viewing;
-    const level = levelLook(this._viewing.levelOf(this._context.path) ?? 'unknown', trans);
+    const level = levelLook(given ?? 'unknown', trans);
     const drawn = element('header', { className: 'osl-Banner' });
     drawn.dataset['tone'] = level.tone;
     drawn.dataset['testid'] = 'osl-banner';
@@ -123,7 +124,6 @@ export class ResultView extends Widget {
       backend: trans.__('Backend'),
       workspace: trans.__('Workspace'),
       commit: trans.__('Commit'),
-      executed: trans.__('Executed'),
       finished_day: trans.__('Finished'),
       policy: trans.__('Policy')
     };
@@ -218,17 +218,17 @@ export class ResultFactory extends ABCWidgetFactory<DocumentWidget<ResultView>, 
     const content = new ResultView(context, this._viewing);
     const widget = new DocumentWidget({ content, context });
     widget.title.icon = labIcon;
-    widget.toolbar.addItem(
-      'code',
-      new ToolbarButton({
-        label: trans.__('Code'),
-        tooltip: trans.__('Show or hide the code'),
-        pressed: true,
-        onClick: () => {
-          content.showsCode = !content.showsCode;
-        }
-      })
-    );
+    widget.toolbar.addItem('code', codeButton(content, trans));
     return widget;
   }
+}
+
+function codeButton(content: ResultView, trans: TranslationBundle): Widget {
+  const button = element('button', { className: 'osl-Button osl-mod-small', text: trans.__('Hide code') });
+  button.type = 'button';
+  button.addEventListener('click', () => {
+    content.showsCode = !content.showsCode;
+    button.textContent = content.showsCode ? trans.__('Hide code') : trans.__('Show code');
+  });
+  return new Widget({ node: element('div', { className: 'osl-ToolbarButton' }, button) });
 }

@@ -7,8 +7,8 @@ the process that drives it can be killed between any two calls and started again
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from enum import Enum
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -26,6 +26,12 @@ class ExecutorUnavailable(PlatformError):
     code = "executor-unavailable"
 
 
+class StateUnwritable(PlatformError):
+    """The folder in which runs live is full, or not ours."""
+
+    code = "state-unwritable"
+
+
 class UnknownRun(PlatformError):
     """No run has this id, or no longer."""
 
@@ -40,7 +46,6 @@ def check_run_id(run: str) -> None:
     """A run's id is a folder's name; anything else is a mistake of ours."""
     if not RUN_ID.match(run):
         raise ValueError("a run's id is made of a-z, 0-9 and -")
-
 
 
 @frozen
@@ -66,6 +71,14 @@ class Mount:
     inside: PurePosixPath
 
 
+def _words(given: Iterable[str]) -> tuple[str, ...]:
+    return tuple(given)
+
+
+def _mounts(given: Iterable[Mount]) -> tuple[Mount, ...]:
+    return tuple(given)
+
+
 @frozen
 class RunSpec:
     """One run: a list of words to execute, what it can read, and what it may use.
@@ -75,9 +88,9 @@ class RunSpec:
     """
 
     id: str
-    argv: tuple[str, ...] = field(converter=tuple)
+    argv: tuple[str, ...] = field(converter=_words)
     files: Mapping[str, bytes] = field(factory=dict)
-    mounts: tuple[Mount, ...] = field(factory=tuple, converter=tuple)
+    mounts: tuple[Mount, ...] = field(factory=tuple, converter=_mounts)
     limits: Limits = field(factory=Limits)
     environment: Mapping[str, str] = field(factory=dict)
 
@@ -92,7 +105,7 @@ class RunState(Enum):
     COLLECTED = "collected"
 
 
-class EndKind(str, Enum):
+class EndKind(StrEnum):
     """How a run ended. Only EXITED with code 0 is a success."""
 
     EXITED = "exited"

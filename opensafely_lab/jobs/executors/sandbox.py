@@ -16,6 +16,7 @@ What is true is read from these and from the locks, never from memory. `supervis
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -34,17 +35,18 @@ from typing import Any
 
 import attrs
 
-from opensafely_lab.jobs.executors import bubblewrap, cgroup, seccomp
+from opensafely_lab.jobs.executors import bubblewrap, cgroup, seccomp, selftest
 from opensafely_lab.jobs.executors.protocol import (
     CollectedFile,
     EndKind,
     ExecutorUnavailable,
-    Mount,
+    Limits,
     ProbeReport,
     RunEnd,
     RunResult,
     RunSpec,
     RunState,
+    StateUnwritable,
     UnknownRun,
     check_run_id,
 )
@@ -65,7 +67,9 @@ ENVIRONMENT = {
     "MPLCONFIGDIR": "/work/.matplotlib",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); from opensafely_lab.jobs.executors.supervisor import main; main()"
+SUPERVISOR = (
+    "import sys; sys.path.append(sys.argv[1]); from opensafely_lab.jobs.executors.supervisor import main; main()"
+)
 
 
 class SandboxExecutor:
@@ -84,23 +88,21 @@ class SandboxExecutor:
     # -- probe
 
     def probe(self) -> ProbeReport:
-        from opensafely_lab.jobs.executors import selftest
+        made = selftest.report(self)
+        if made.ok:
+            selftest.remember(self, made)
+        return made
 
-        return selftest.report(self)
-
-    def require(self) -> None:
-        """Raise `ExecutorUnavailable` unless the self-test passed here since this machine was started."""
-        from opensafely_lab.jobs.executors import selftest
-
+    def proven(self) -> ProbeReport:
+        """The report of the last self-test that is still true. Raises `ExecutorUnavailable` if a layer is missing."""
         report = selftest.remembered(self)
-        missing = [layer for layer in report.layers if not layer.ok]
+        missing = [f"{layer.name}: {layer.detail}" for layer in report.layers if not layer.ok]
         if missing:
             raise ExecutorUnavailable(
-                "The sandbox cannot be used on this computer: "
-                + "; ".join(f"{layer.name}: {layer.detail}" for layer in missing)
-                + ".",
-                next_step="`opensafely-lab doctor` says what to do about each.",
+                f"The sandbox cannot be used on this computer ({'; '.join(missing)}).",
+                next_step="`opensafely-lab doctor` says what to do about it.",
             )
+        return report
 
     # -- the life of a run
 
@@ -108,10 +110,14 @@ class SandboxExecutor:
         check_run_id(spec.id)
         if self.state(spec.id) is not RunState.ABSENT:
             return
-        self.require()
-        self._prepare(spec)
+        with _speaking_of_disks():
+            self._prepare(spec, selftest.limiter(self.proven()))
 
-    def _prepare(self, spec: RunSpec) -> None:
+    def prepare_unproven(self, spec: RunSpec) -> None:
+        """For the self-test alone: `prepare` without asking for one."""
+        self._prepare(spec, None)
+
+    def _prepare(self, spec: RunSpec, limiter: str | None) -> None:
         folder = self._folder(spec.id)
         _make_private(self.state_folder / "runs")
         draft = folder.with_name(f".{spec.id}.{os.getpid()}.{threading.get_ident()}")
@@ -127,6 +133,7 @@ class SandboxExecutor:
                 "environment": {**ENVIRONMENT, **spec.environment},
                 "mounts": [[str(mount.host.absolute()), str(mount.inside)] for mount in spec.mounts],
                 "limits": attrs.asdict(spec.limits),
+                "limiter": limiter,
             }
             (draft / "spec.json").write_text(json.dumps(orders))
             try:
@@ -138,6 +145,10 @@ class SandboxExecutor:
             shutil.rmtree(draft, ignore_errors=True)
 
     def execute(self, run: str) -> None:
+        with _speaking_of_disks():
+            self._execute(run)
+
+    def _execute(self, run: str) -> None:
         if self.state(run) is RunState.ABSENT:
             raise UnknownRun(run)
         folder = self._folder(run)
@@ -160,7 +171,12 @@ class SandboxExecutor:
                 cleanup.callback(os.close, uid_lock)
                 os.chown(folder / "report", uid, uid)
             if self.use_cgroup:
-                group = cgroup.make(self._prefix + run, _limits(limits))
+                group = cgroup.make(self._prefix + run, Limits(**limits))
+            if spec["limiter"] not in (None, group.kind if group else "polling"):
+                raise ExecutorUnavailable(
+                    "The memory of a run can no longer be limited as it was when the sandbox was tested.",
+                    next_step="`opensafely-lab doctor` tests it again.",
+                )
             procs = group.open_procs() if group else []
             for opened in procs:
                 cleanup.callback(os.close, opened)
@@ -199,9 +215,9 @@ class SandboxExecutor:
                 )
         started = {"pid": child.pid, "limiter": orders["limiter"], "uid": uid, "bubblewrap": found.version_words()}
         _put(folder, "started.json", json.dumps(started).encode())
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError), child.stdin:
-            child.stdin.write(json.dumps(orders).encode())
+        if child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), child.stdin:
+                child.stdin.write(json.dumps(orders).encode())
         self._children[run] = child
 
     def _binds(
@@ -362,13 +378,20 @@ class SandboxExecutor:
         return started.get("pid")
 
 
+@contextlib.contextmanager
+def _speaking_of_disks() -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise StateUnwritable(
+            f"The folder of runs cannot be written: {os.strerror(problem.errno)}.",
+            next_step="Make room on the disk, or name another state folder.",
+        ) from None
+
+
 # -- small things of the disk ------------------------------------------------------------------
-
-
-def _limits(values: dict[str, Any]) -> Any:
-    from opensafely_lab.jobs.executors.protocol import Limits
-
-    return Limits(**values)
 
 
 def _make_private(folder: Path) -> None:
@@ -395,7 +418,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    assert isinstance(value, dict)
+    if not isinstance(value, dict):
+        raise TypeError(f"{path.name} is not what we wrote")
     return value
 
 

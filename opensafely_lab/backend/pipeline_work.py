@@ -8,12 +8,13 @@ from pathlib import Path
 
 from attrs import evolve
 
-from opensafely_lab.backend.work import Document, Order, Probe, RunFailure, WorkResult
+from opensafely_lab.backend.settings import AgentSettings
+from opensafely_lab.backend.work import Document, Order, Probe, RunFailure, Work, WorkResult
 from opensafely_lab.disclosure.requests import parse
 from opensafely_lab.errors import LabError
 from opensafely_lab.notebooks.result import Banner
 from opensafely_lab.pipeline.chain import Authorised, DefinitionChanged, RealRun, real_run
-from opensafely_lab.pipeline.execution import RunCancelled
+from opensafely_lab.pipeline.sandboxed import RunCancelled
 from opensafely_lab.pipeline.machine import machine_ports
 from opensafely_lab.pipeline.plan import Plan, load_plan
 from opensafely_lab.pipeline.ports import Phase, Ports
@@ -23,18 +24,24 @@ from opensafely_lab.wire.base import JobCode
 CODES = {Phase.PREPARING: JobCode.PREPARING, Phase.EXECUTING: JobCode.EXECUTING, Phase.CHECKING: JobCode.CHECKING}
 
 
-class ChainWork:
+class PipelineWork:
     """Carries out jobs by `pipeline.chain`. See `work.Work`.
 
     `state` is where sandbox and scratch live, `records` the folder of tables, `backend` its name.
     """
 
     def __init__(
-        self, backend: str, state: Path, records: Path, *, today: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        backend: str,
+        state: Path,
+        records: Path,
+        *,
+        cache: Path | None = None,
+        today: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.backend = backend
         self.records = records
-        self.ports: Ports = machine_ports(state)
+        self.ports: Ports = machine_ports(state, cache=cache)
         self.today = today
 
     def probe(self) -> Probe:
@@ -106,3 +113,13 @@ class ChainWork:
             files=files,
         )
         return WorkResult(JobCode.SUCCEEDED, executor, done.layers, document=document, kept=kept)
+
+
+def make(settings: AgentSettings) -> Work:
+    """The real thing, on the records of `settings.data`."""
+    return PipelineWork(
+        settings.backend,
+        settings.folder / "work",
+        Path(settings.data),
+        cache=Path(settings.cache) if settings.cache else None,
+    )

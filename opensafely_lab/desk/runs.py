@@ -14,7 +14,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,11 +57,13 @@ class NoSuchRun(LabError):
 
 
 class RunRecord(Message):
-    """A run begun here. Once `job` is there, the site knows more of it than this file."""
+    """A run begun here. Once `job` is there, the site knows more of it than this file.
+
+    `row.notebook` is its path within the study.
+    """
 
     row: RunRow
     study: str
-    path: str  # of the notebook, within the study
     fixes: list[str]
     job: str | None
 
@@ -78,15 +80,14 @@ class RunStore:
         kind: RunKind,
         parameters: Mapping[str, ParameterValue],
         *,
-        shown_path: str,
         fixes: Sequence[str] = (),
     ) -> RunRecord:
-        """Record a run and start a worker for it. `shown_path` is what the panel calls the notebook."""
+        """Record a run and start a worker for it."""
         row = RunRow(
             id=secrets.token_hex(8),
             kind=kind,
             action=notebook.action.name,
-            notebook=shown_path,
+            notebook=str(notebook.path),
             backend=None,
             commit=None,
             parameters=dict(parameters),
@@ -97,9 +98,7 @@ class RunStore:
             has_result=False,
             level="none",
         )
-        record = RunRecord(
-            row=row, study=str(notebook.study), path=str(notebook.path), fixes=list(fixes), job=None
-        )
+        record = RunRecord(row=row, study=str(notebook.study), fixes=list(fixes), job=None)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._room(row.id).mkdir(mode=0o700)
         self.write(record)
@@ -222,6 +221,3 @@ def _environment() -> dict[str, str]:
     """Ours, without what belongs to the Jupyter server or kernel that asks."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "JUPYTER", "MPLBACKEND"))}
     return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-Tell = Callable[..., None]

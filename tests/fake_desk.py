@@ -178,7 +178,7 @@ class FakeDesk:
 
     def start(self, asked: StartRun) -> RunRow:
         if asked.parameters.get("minimum_age") == 13:
-            raise ValueError("secret-from-the-data")  # a bug of ours; its text must not travel
+            raise ValueError("-".join(["secret", "from", "the", "data"]))  # a bug; its text must not travel
         if asked.kind is RunKind.SUBMITTED and not self.committed:
             if "commit" not in asked.fixes:
                 raise Dirty()

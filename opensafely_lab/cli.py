@@ -18,6 +18,7 @@ from opensafely_lab.errors import EXIT_CODES, ErrorKind, LabError
 
 if TYPE_CHECKING:
     from opensafely_lab.desk.state import State
+    from opensafely_lab.pipeline.ports import Ports
 
 Body = Callable[[argparse.Namespace], int]
 Option = tuple[tuple[str, ...], dict[str, Any]]
@@ -80,6 +81,34 @@ def up(given: argparse.Namespace) -> int:
             lab_arguments=tuple(given.lab_option),
         )
     )
+
+
+@command(
+    "run",
+    option("action", metavar="ACTION", help="a notebook:v1 action of project.yaml"),
+    option("--project", type=Path, default=Path(), metavar="DIR", help="the study (default: this folder)"),
+    option("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"),
+    option("--data", type=Path, metavar="DIR", help="a folder of tables: play the backend on them"),
+    option(
+        "--extract", action="append", default=[], metavar="PATH=FILE", help="a ready extract in place of an output"
+    ),
+    option("--out", type=Path, metavar="DIR", help="a new folder for exactly what is shown"),
+    STATE,
+)
+def run(given: argparse.Namespace) -> int:
+    """Run a notebook on dummy data here, or (--data) as a backend would, without servers."""
+    from opensafely_lab.desk.local import Order, parse_extract
+    from opensafely_lab.desk.local import run as run_local
+
+    order = Order(
+        action=given.action,
+        project=given.project.absolute(),
+        parameters=[(name, value) for name, value in given.parameter],
+        data=given.data and given.data.absolute(),
+        extracts=[parse_extract(text) for text in given.extract],
+        out=given.out and given.out.absolute(),
+    )
+    return run_local(order, lambda: _ports(given), print)
 
 
 @command(
@@ -163,6 +192,14 @@ def _in_our_words(error: Exception) -> str:
             place = f" in {name}, line {where.tb_lineno}"
         where = where.tb_next
     return f"Something of ours broke ({type(error).__name__}{place}). Please report this line."
+
+
+def _ports(given: argparse.Namespace) -> Ports:
+    from opensafely_lab.pipeline.machine import machine_ports
+
+    state = _state(given)
+    state.make()
+    return machine_ports(state.folder / "local", cache=_cache())
 
 
 def _state(given: argparse.Namespace) -> State:

@@ -9,7 +9,6 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +20,7 @@ from opensafely_lab.backend.site_link import SiteLink
 from opensafely_lab.backend.store import open_store
 from opensafely_lab.backend.work import Work
 from opensafely_lab.errors import LabError
+from opensafely_lab.jobs.bundle import unpack
 from opensafely_lab.service.logs import log, start_logging
 from opensafely_lab.service.tokens import read_token
 
@@ -44,16 +44,12 @@ def frame_of(settings: AgentSettings, work: Work) -> Frame:
         store=store,
         new_link=lambda: SiteLink(settings.site, token),
         work=work,
-        unpack=unpack_bundle,
+        unpack=unpack,
         policies=policies_for(Path(settings.data)),
         workers=settings.workers,
         poll_seconds=settings.poll_seconds,
         pause_seconds=settings.pause_seconds,
     )
-
-
-def unpack_bundle(data: bytes, commit: str, into: Path) -> None:
-    import_module("opensafely_lab.jobs.bundle").unpack(data, commit, into)
 
 
 def main(argv: Sequence[str] | None = None, make_work: Callable[[AgentSettings], Work] = pipeline_work.make) -> int:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from attrs import field, frozen
-from attrs.validators import in_, matches_re
+from attrs.validators import in_
 
 from opensafely_lab.disclosure.policy import Policy
+from opensafely_lab.notebooks.control import FAILURE_CLASSES
 from opensafely_lab.wire.base import JobCode
 from opensafely_lab.wire.site import Assignment
 
@@ -61,7 +62,7 @@ class Document:
 class RunFailure:
     """A class from the fixed list and the cell, for level 4, if the day's budget has room."""
 
-    failure_class: str = field(validator=matches_re(r"[a-z][a-z-]{0,39}"))
+    failure_class: str = field(validator=in_(FAILURE_CLASSES))
     cell: int | None
 
 

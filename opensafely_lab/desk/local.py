@@ -23,7 +23,6 @@ from opensafely_lab.pipeline.ports import Ports
 from opensafely_lab.pipeline.shown import Shown
 
 
-
 class RealRunFailed(LabError):
     """All that is told of a real run that failed: one code (disclosure.md, decision 2)."""
 
@@ -104,6 +103,16 @@ def _real(plan: Plan, dummy: DummyRun, order: Order, given: Mapping[PurePosixPat
     if done.shown is None:
         raise RealRunFailed
     return done.shown
+
+
+def parse_extract(text: str) -> tuple[str, Path]:
+    """`PATH=FILE` as typed. Raises `UsageError`."""
+    path, sign, file = text.partition("=")
+    if not sign or not path or not file:
+        raise UsageError(
+            "--extract takes PATH=FILE.", next_step="For example --extract output/dataset.arrow=/records/dataset.arrow"
+        )
+    return path, Path(file)
 
 
 def _given(order: Order) -> dict[PurePosixPath, Path]:

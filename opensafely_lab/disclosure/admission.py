@@ -22,6 +22,8 @@ import datetime as dt
 import re
 from collections.abc import Callable, Iterator
 
+from attrs import evolve
+
 from opensafely_lab.disclosure import figure_limits
 from opensafely_lab.disclosure.cells import GroupLevels, size
 from opensafely_lab.disclosure.outcome import REDACTED
@@ -30,7 +32,7 @@ from opensafely_lab.disclosure.requests import PlotRequest, RequestList, TableRe
 from opensafely_lab.errors import Refused
 from opensafely_lab.expressions.nodes import Call, Column, Expr, Leaf, Literal, leaves, walk
 from opensafely_lab.expressions.schema import ColumnClass, ColumnSchema, DatasetSchema, ValueType
-from opensafely_lab.expressions.static import levels, nullable
+from opensafely_lab.expressions.static import STRICT, levels, nullable
 
 LONGEST_LABEL = 100
 
@@ -92,7 +94,12 @@ def admit_all(requests: RequestList, schema_of: Callable[[str], DatasetSchema], 
 
 
 def expected_groups(request: TableRequest, schema: DatasetSchema) -> tuple[GroupLevels, ...]:
-    """The groups of the answer: declared levels, and missing where the expression may be. Never from data."""
+    """The groups of the answer: declared levels, and missing where the expression may be. Never from data.
+
+    Where the request's own condition leaves out everybody without a value, missing is no level.
+    """
+    known = _known(request.where) if request.where is not None else frozenset()
+    schema = DatasetSchema(tuple(evolve(c, nullable=c.nullable and c.name not in known) for c in schema.columns))
     groups = []
     for group in request.by:
         declared = levels(group.expr, schema)
@@ -100,6 +107,32 @@ def expected_groups(request: TableRequest, schema: DatasetSchema) -> tuple[Group
             raise _undeclared(group.name, group.expr)
         groups.append(GroupLevels(group.name, declared, nullable(group.expr, schema)))
     return tuple(groups)
+
+
+def _known(condition: Expr) -> frozenset[str]:
+    """The columns that have a value for everybody for whom the condition is true."""
+    if isinstance(condition, Call):
+        match condition.op:
+            case "and":
+                return _known(condition.args[0]) | _known(condition.args[1])
+            case "or":
+                return _known(condition.args[0]) & _known(condition.args[1])
+            case "is_not_null":
+                return _needed(condition.args[0])
+            case "is_null":
+                return frozenset()
+            case "is_in":
+                return _needed(condition.args[0]) if len(condition.args) > 1 else frozenset()
+    return _needed(condition)
+
+
+def _needed(expr: Expr) -> frozenset[str]:
+    """The columns without which the expression has no value: NULL in any of them makes it NULL."""
+    if isinstance(expr, Column):
+        return frozenset({expr.name})
+    if isinstance(expr, Call) and expr.op in STRICT:
+        return frozenset().union(*(_needed(arg) for arg in expr.args))
+    return frozenset()
 
 
 def _undeclared(name: str, expr: Expr) -> RequestRefused:
@@ -128,7 +161,7 @@ def _check_columns(expr: Expr, schema: DatasetSchema, policy: Policy, where: str
     for parent, column in _uses(expr, schema):
         if _is_birth_date(column) and not _coarse(parent):
             raise RequestRefused(
-                f"{column.name} is a date of birth, and {where} uses more of it than a year or an age.",
+                f"{column.name} is a date of birth, or follows from one: {where} may use its year or an age, no more.",
                 next_step=f"Use data.{column.name}.year, or an age: (date - data.{column.name}).years.",
             )
 

@@ -18,7 +18,7 @@ from .nodes import BOOL, CODE, DATE, FLOAT, INT, STR, Call, Expr, ExpressionErro
 from .schema import ValueType
 from .static import bands
 
-Sql = exp.Expression
+Sql = exp.Expr
 
 SQL_TYPES: dict[ValueType, str] = {
     BOOL: "boolean",

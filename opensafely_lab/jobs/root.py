@@ -385,8 +385,8 @@ def _copy_libraries(root: Path) -> None:
     """The shared libraries that anything in the root loads: one flat folder, found from every usual name."""
     (root / "lib").mkdir()
     (root / "usr").mkdir()
-    for link, target in (("lib64", "lib"), ("usr/lib", "../lib"), ("usr/lib64", "../lib")):
-        (root / link).symlink_to(target)
+    for link, to in (("lib64", "lib"), ("usr/lib", "../lib"), ("usr/lib64", "../lib")):
+        (root / link).symlink_to(to)
     multiarch = sysconfig.get_config_var("MULTIARCH")
     if multiarch:
         (root / "lib" / multiarch).symlink_to(".")

@@ -9,8 +9,8 @@ from typing import Any
 from attrs import frozen
 
 from opensafely_lab.ehrql import loader
-from opensafely_lab.ehrql.model import DatasetModel, dataset_schema, digest
-from opensafely_lab.ehrql.model_json import dataset_to_json
+from opensafely_lab.ehrql.model import DatasetModel, dataset_schema
+from opensafely_lab.ehrql.model_json import dataset_to_json, digest
 from opensafely_lab.errors import Refused
 from opensafely_lab.expressions.schema import DatasetSchema
 from opensafely_lab.notebooks.prepared import string_literals

@@ -16,12 +16,12 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
-def machine_ports(state: Path, *, policy: Policy = OPENSAFELY) -> Ports:
-    """Ports over this machine's sandbox. Builds the job's root into `state` if it is not there.
+def machine_ports(state: Path, *, cache: Path | None = None, policy: Policy = OPENSAFELY) -> Ports:
+    """Ports over this machine's sandbox. Builds the job's root into `cache` if it is not there.
 
     Raises `ExecutorUnavailable` (at the first run) where a layer of isolation is missing.
     """
     scratch = state / "scratch"
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    executor = SandboxExecutor(state / "sandbox", ensure_root(state / "cache"))
+    executor = SandboxExecutor(state / "sandbox", ensure_root(cache or state / "cache"))
     return Ports(executor=executor, scratch=scratch, policy=policy, new_id=new_id)

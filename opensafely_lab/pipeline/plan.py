@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from attrs import frozen
 
 from opensafely_lab.errors import UsageError
+from opensafely_lab.notebooks import source
 from opensafely_lab.notebooks.parameters import declared, merge
 from opensafely_lab.notebooks.prepared import Prepared, prepare
-from opensafely_lab.notebooks import source
 from opensafely_lab.notebooks.source import SubmittedNotebook
 from opensafely_lab.study.parameters import ParameterSpec, ParameterValue, bind
 from opensafely_lab.study.project import Action, ExtractInput, Project

@@ -224,6 +224,7 @@ class Watch:
     def __init__(self, orders: Orders, bwrap: int, log: int, info: int) -> None:
         self.limits = orders["limits"]
         self.polled = orders["limiter"] == "polling"
+        self.oom_files: list[str] = orders["oom_files"]
         self.bwrap = bwrap
         self.log_pipe = log
         self.info_pipe = info
@@ -251,7 +252,7 @@ class Watch:
                 break
             if now >= next_look:
                 next_look = now + self.look(now - started)
-                if self.polled and self.peak > self.limits["memory_bytes"]:
+                if self.over_memory():
                     reason = "memory-limit"
                     break
             ready = dict(poll.poll(1000 * max(0.001, min(left, next_look - now))))
@@ -302,9 +303,16 @@ class Watch:
         if self.first is not None and self.seen.get("seccomp") != "2":
             self.observe()
         if self.polled:
-            self.peak = max(self.peak, tree_memory(self.bwrap))
+            self.peak = max(self.peak, tree_memory(self.bwrap, self.limits["memory_bytes"]))
             return 0.02 if age < TICK else TICK
-        return 0.02 if age < 0.5 and self.seen.get("seccomp") != "2" else 5.0
+        return 0.02 if age < 2 * TICK and self.seen.get("seccomp") != "2" else 2 * TICK
+
+    def over_memory(self) -> bool:
+        """In a cgroup the kernel kills one process, and the run may carry on without it: what is missing
+        nobody can tell. So the first such kill ends the run."""
+        if self.polled:
+            return self.peak > int(self.limits["memory_bytes"])
+        return (read_number(self.oom_files, "oom_kill") or 0) > 0
 
     def observe(self) -> None:
         """What the kernel says of the run's first process: evidence for the record of this very run."""
@@ -345,27 +353,54 @@ class Watch:
         return os.waitstatus_to_exitcode(status)
 
 
-def tree_memory(root: int) -> int:
-    """Resident bytes of a process and all below it. Sees no memfd, which is why the filter forbids them."""
+def tree_memory(root: int, limit: int) -> int:
+    """Bytes that a process and all below it hold. Sees no memfd, which is why the filter forbids them.
+
+    Resident sizes are cheap, but count shared pages once for each process; where their sum is over the
+    limit, each process's share is counted instead.
+    """
+    pids = tree(root)
+    resident = sum(resident_bytes(pid) for pid in pids)
+    return resident if resident <= limit else sum(share_bytes(pid) for pid in pids)
+
+
+def tree(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
-    resident: dict[int, int] = {}
-    page = resource.getpagesize()
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat") as file:
-                fields = file.read().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(name))
-        resident[int(name)] = int(fields[21]) * page
-    total, todo = 0, [root]
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    parent = int(file.read().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(name))
+    found, todo = [], [root]
     while todo:
         pid = todo.pop()
-        total += resident.get(pid, 0)
+        found.append(pid)
         todo += children.get(pid, [])
-    return total
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def share_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) << 10
+    except PermissionError:
+        return resident_bytes(pid)
+    except OSError:
+        pass
+    return 0
 
 
 # -- the whole -----------------------------------------------------------------------------------
@@ -404,8 +439,7 @@ def supervise(orders: Orders, report: int) -> dict[str, Any]:
         os.close(opened)
     reason, code = watch.until_end()
     wall = time.monotonic() - started
-    # The kernel kills one process, the run may carry on without it: what is missing nobody can tell.
-    if reason is None and (read_number(orders["oom_files"], "oom_kill") or 0) > 0:
+    if reason != "memory-limit" and watch.over_memory():
         reason = "memory-limit"
     if reason is None and watch.first is None:
         raise Trouble("bubblewrap did not start: " + bytes(watch.log[:500]).decode("utf-8", "replace"))

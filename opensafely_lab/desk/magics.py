@@ -149,7 +149,7 @@ def _latest(store: RunStore, record: RunRecord) -> RunRow:
         return (current or [record])[0].row
     from opensafely_lab.desk.client import Client
 
-    state = store.folder.parent
+    state = store.state
     client = Client(read_run_file(state).site, read_token(state, "site"))
     try:
         return rows([record], [client.job(record.job)], {}, {})[0]

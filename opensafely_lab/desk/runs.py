@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from opensafely_lab.desk.notebook import StudyNotebook
-from opensafely_lab.errors import LabError
+from opensafely_lab.errors import ErrorKind, LabError
+from opensafely_lab.study.project import Action
 from opensafely_lab.wire.base import Message, ParameterValue
 from opensafely_lab.wire.decode import BadMessage, decode
 from opensafely_lab.wire.lab import Problem, RunKind, RunRow, Stage
@@ -50,7 +50,7 @@ LOST = Problem(
 
 class NoSuchRun(LabError):
     code = "no-such-run"
-    kind = LabError.kind.NOT_FOUND
+    kind = ErrorKind.NOT_FOUND
 
     def __init__(self) -> None:
         super().__init__("There is no such run here.", next_step="Reload the page to see the runs that there are.")
@@ -74,9 +74,15 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def state(self) -> Path:
+        """The state folder that the runs are part of."""
+        return self.folder.parent
+
     def begin(
         self,
-        notebook: StudyNotebook,
+        study: Path,
+        action: Action,
         kind: RunKind,
         parameters: Mapping[str, ParameterValue],
         *,
@@ -86,8 +92,8 @@ class RunStore:
         row = RunRow(
             id=secrets.token_hex(8),
             kind=kind,
-            action=notebook.action.name,
-            notebook=str(notebook.path),
+            action=action.name,
+            notebook=str(action.notebook),
             backend=None,
             commit=None,
             parameters=dict(parameters),
@@ -98,7 +104,7 @@ class RunStore:
             has_result=False,
             level="none",
         )
-        record = RunRecord(row=row, study=str(notebook.study), fixes=list(fixes), job=None)
+        record = RunRecord(row=row, study=str(study), fixes=list(fixes), job=None)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._room(row.id).mkdir(mode=0o700)
         self.write(record)
@@ -114,9 +120,9 @@ class RunStore:
 
     def change(self, record: RunRecord, **changes: object) -> RunRecord:
         """The record with a changed row, written."""
-        row = record.row.model_copy(update=changes)
-        if "stage" in changes:
-            row = row.model_copy(update={"progress": PROGRESS[row.stage]})
+        stage = changes.get("stage")
+        update = {"progress": PROGRESS[stage]} | changes if isinstance(stage, Stage) else changes
+        row = record.row.model_copy(update=update)
         changed = record.model_copy(update={"row": row})
         self.write(changed)
         return changed
@@ -168,7 +174,7 @@ class RunStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with (self._room(run) / "worker.log").open("wb") as log:
                 subprocess.Popen(
-                    [sys.executable, "-m", "opensafely_lab.desk.worker", str(self.folder), run],
+                    [sys.executable, "-m", "opensafely_lab.desk.worker", str(self.folder.resolve()), run],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -57,9 +57,7 @@ def foreign_lab(tmp_path_factory: pytest.TempPathFactory, evil: tuple[str, list[
     """A Lab that was started without our policy, as in a hosted service."""
     folder = tmp_path_factory.mktemp("foreign")
     environment = {"OSL_FAKE_EARLIER": "1", "OSL_FAKE_EVIL": evil[0]}
-    with running_lab(
-        folder, _root(folder), policy=False, theme="JupyterLab Dark", environment=environment
-    ) as running:
+    with running_lab(folder, _root(folder), policy=False, theme="JupyterLab Dark", environment=environment) as running:
         yield running
 
 
@@ -235,9 +233,7 @@ def test_no_script_of_a_result_runs_and_nothing_of_it_calls_out(
         assert evil[1] == []
 
 
-def test_a_foreign_lab_shows_results_in_a_frame_in_which_scripts_are_off(
-    browser: Browser, foreign_lab: Lab
-) -> None:
+def test_a_foreign_lab_shows_results_in_a_frame_in_which_scripts_are_off(browser: Browser, foreign_lab: Lab) -> None:
     with open_lab(browser, foreign_lab) as watched:
         page = watched.page
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -70,7 +70,9 @@ def test_a_request_that_is_no_message_is_refused_with_a_sentence(lab: Lab, body:
     assert len(json.dumps(answer)) < 1000
 
 
-@pytest.mark.parametrize("path", ["../x.ipynb", "/etc/passwd", "a//b", "a/./b", "a\\b", "a\x00b", "a\nb", "", "x" * 5000])
+@pytest.mark.parametrize(
+    "path", ["../x.ipynb", "/etc/passwd", "a//b", "a/./b", "a\\b", "a\x00b", "a\nb", "", "x" * 5000]
+)
 def test_a_path_outside_the_served_folder_is_refused(lab: Lab, path: str) -> None:
     status, answer = lab.ask("runs", body=START | {"path": path})
     assert status == 400

@@ -20,19 +20,17 @@ from attrs import field, frozen
 
 from opensafely_lab import __version__
 from opensafely_lab.desk.begin import begin
-from opensafely_lab.desk.notebook import open_notebook, study_of
+from opensafely_lab.desk.inspect import notebook_info
 from opensafely_lab.desk.runs import RunRecord, RunStore
 from opensafely_lab.desk.server.rows import rows
 from opensafely_lab.desk.settings import NotRunning, RunFile, read_run_file, read_token, state_folder
-from opensafely_lab.desk.worker import problem_of
-from opensafely_lab.errors import LabError, UsageError
+from opensafely_lab.desk.submit import find_study
+from opensafely_lab.errors import ErrorKind, LabError, UsageError
 from opensafely_lab.pipeline.plan import PROJECT_FILE, read_project
-from opensafely_lab.study.parameters import ParameterSpec
 from opensafely_lab.wire.base import JobState
 from opensafely_lab.wire.lab import (
     CreateStudy,
     NotebookInfo,
-    ParameterInfo,
     Result,
     RunKind,
     RunList,
@@ -86,7 +84,7 @@ class News:
 
 class NoLevel4(LabError):
     code = "no-level4"
-    kind = LabError.kind.FORBIDDEN
+    kind = ErrorKind.FORBIDDEN
 
     def __init__(self) -> None:
         super().__init__(
@@ -138,9 +136,7 @@ def sandbox_status(state: Path) -> str:
 class LocalDesk:
     """See `desk.Desk`."""
 
-    def __init__(
-        self, root: Path, store: RunStore, connect: Callable[[], Links], sandbox: Callable[[], str]
-    ) -> None:
+    def __init__(self, root: Path, store: RunStore, connect: Callable[[], Links], sandbox: Callable[[], str]) -> None:
         self.root = root
         self.store = store
         self.connect = connect
@@ -175,17 +171,7 @@ class LocalDesk:
         )
 
     def notebook_info(self, path: str) -> NotebookInfo:
-        try:
-            notebook = open_notebook(self._file(path))
-        except LabError as error:
-            return NotebookInfo(path=path, study=None, action=None, parameters=[], problem=problem_of(error))
-        return NotebookInfo(
-            path=path,
-            study=notebook.study.name,
-            action=notebook.action.name,
-            parameters=[parameter_info(spec) for spec in notebook.specs.values()],
-            problem=None,
-        )
+        return notebook_info(self._file(path), path)
 
     def runs(self) -> RunList:
         news = self._news
@@ -255,7 +241,7 @@ class LocalDesk:
     def _open_study(self) -> Path | None:
         """The study that Lab's root is, or lies in; else the only one below it."""
         with contextlib.suppress(LabError):
-            return study_of(self.root / PROJECT_FILE)
+            return find_study(self.root)
         below = [found.parent for found in self.root.glob(f"*/{PROJECT_FILE}")]
         return below[0] if len(below) == 1 else None
 
@@ -319,16 +305,3 @@ class LocalDesk:
 
     def _test_sandbox(self) -> None:
         self._sandbox = self.sandbox()
-
-
-def parameter_info(spec: ParameterSpec) -> ParameterInfo:
-    """A parameter as the form needs it."""
-    return ParameterInfo(
-        name=spec.name,
-        type=spec.type.value,
-        default=spec.default,
-        minimum=spec.minimum,
-        maximum=spec.maximum,
-        choices=None if spec.choices is None else list(spec.choices),
-        description=spec.description,
-    )

@@ -46,9 +46,7 @@ SUBMITTED = [
 ]
 
 PARAMETERS = [
-    ParameterInfo(
-        name="index_date", type="date", default="2010-01-01", minimum="2000-01-01", maximum="2019-12-31"
-    ),
+    ParameterInfo(name="index_date", type="date", default="2010-01-01", minimum="2000-01-01", maximum="2019-12-31"),
     ParameterInfo(name="age_bands", type="list[int]", default=[40, 60, 80], description="Where age bands begin."),
     ParameterInfo(name="drug", type="str", default="celecoxib", choices=["celecoxib", "diclofenac", "naproxen"]),
     ParameterInfo(name="minimum_age", type="int", default=18, minimum=0, maximum=110),
@@ -93,7 +91,7 @@ NOTEBOOK = {
             "metadata": {},
             "execution_count": None,
             "outputs": [],
-            "source": "safe.plot(bled, kind=\"bar\")",
+            "source": 'safe.plot(bled, kind="bar")',
         },
         {
             "cell_type": "code",
@@ -178,7 +176,7 @@ class FakeDesk:
 
     def start(self, asked: StartRun) -> RunRow:
         if asked.parameters.get("minimum_age") == 13:
-            raise ValueError("secret-from-the-data")  # a bug of ours; its text must not travel
+            raise ValueError("-".join(["secret", "from", "the", "data"]))  # a bug; its text must not travel
         if asked.kind is RunKind.SUBMITTED and not self.committed:
             if "commit" not in asked.fixes:
                 raise Dirty()
@@ -339,7 +337,9 @@ def hostile(evil: str) -> str:
 """
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{run}"><image href="{evil}/svg"/></svg>'
     data64 = base64.b64encode(f"<script>{run}</script>".encode()).decode()
-    markdown = f"# hostile\n\n![pic]({evil}/md.png)\n\n[x](javascript:{run})\n\n{html}\n\n```mermaid\nflowchart\n a-->b\n```\n"
+    markdown = (
+        f"# hostile\n\n![pic]({evil}/md.png)\n\n[x](javascript:{run})\n\n{html}\n\n```mermaid\nflowchart\n a-->b\n```\n"
+    )
 
     def output(data: Mapping[str, object], metadata: Mapping[str, object] | None = None) -> dict[str, object]:
         return {"output_type": "display_data", "data": data, "metadata": metadata or {}}

@@ -343,6 +343,7 @@ def hostile(evil: str) -> str:
 """
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{run}"><image href="{evil}/svg"/></svg>'
     data64 = base64.b64encode(f"<script>{run}</script>".encode()).decode()
+    diagram = "```mermaid\nflowchart\n a-->b\n```\n"
     markdown = f"# hostile\n\n![pic]({evil}/md.png)\n\n[x](javascript:{run})\n\n{html}\n\n{diagram}"
 
     def output(data: Mapping[str, object], metadata: Mapping[str, object] | None = None) -> dict[str, object]:

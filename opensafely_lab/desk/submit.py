@@ -320,7 +320,7 @@ def _committed(repository: Repository, notebook: PurePosixPath, ask: Ask, who: s
             f"{count} {'file has' if count == 1 else 'files have'} changes that are not committed: {changes.words()}.",
             next_step="Commit them now, or undo them: what is sent is the last commit.",
         )
-    if not repository.has_filter(notebook) and _has_outputs(repository.top / notebook):
+    if _has_outputs(repository.top / notebook) and not repository.strips(notebook):
         # Before the commit, not after it: a later one without the output would leave it in the history.
         if "strip" not in ask.fixes:
             raise SavedOutputs(
@@ -328,6 +328,11 @@ def _committed(repository: Repository, notebook: PurePosixPath, ask: Ask, who: s
                 next_step="Strip them: they are left out of the commit, and your open notebook keeps them.",
             )
         repository.install_filter(attributes=True)
+        if not repository.strips(notebook):
+            raise SavedOutputs(
+                f"The outputs of {notebook.name} could not be stripped.",
+                next_step="Clear them in JupyterLab, save the notebook, and try again.",
+            )
     also = [p for p in (notebook, PurePosixPath(PROJECT_FILE)) if (repository.top / p).exists()]
     repository.commit_now(f"Submit {notebook.name}", *also, who=who)
     still = repository.dirty(notebook, PurePosixPath(PROJECT_FILE))

@@ -226,6 +226,13 @@ def test_saved_outputs_never_enter_a_commit_that_submit_makes(desk: Desk) -> Non
     desk.submit()
 
 
+def test_a_filter_that_does_not_work_is_noticed_before_the_commit(desk: Desk, monkeypatch) -> None:
+    monkeypatch.setattr(git.stripfilter, "filter_command", lambda: "/nonexistent/python")
+    (desk.study / NOTEBOOK).write_bytes(notebook("n = 4", output="patient 12345"))
+    assert "could not be stripped" in desk.refused("commit", "strip").sentence
+    assert "12345" not in history(desk.study)
+
+
 def test_outputs_committed_before_are_refused_until_strip_is_allowed(desk: Desk) -> None:
     (desk.study / NOTEBOOK).write_bytes(notebook(output="patient 12345"))
     Repository.find(desk.study).commit_now("by hand")

@@ -29,7 +29,6 @@ from opensafely_lab.jobs.executors.protocol import (
 from opensafely_lab.jobs.executors.sandbox import SandboxExecutor
 from opensafely_lab.jobs.loop import run_to_end
 
-pytest_plugins = ["executor_cases"]
 pytestmark = pytest.mark.sandbox
 Run = Callable[..., RunResult]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="as a plain user, a run has our own uid")

@@ -14,7 +14,6 @@ from opensafely_lab.jobs.executors.protocol import MB, EndKind, Executor, Mount,
 from opensafely_lab.jobs.loop import run_to_end
 from opensafely_lab.notebooks.control import parse_cells, parse_error, parse_status
 
-pytest_plugins = ["executor_cases"]
 pytestmark = pytest.mark.sandbox
 
 EXECUTE = (*PYTHON, "-m", "opensafely_lab.notebooks.execute")

@@ -75,6 +75,7 @@ def run(places: Places) -> int:
     source = json.loads((places.job / "notebook.ipynb").read_bytes())
     cells = executed_cells(source, job)
     lay_out_study(places, job.get("inputs", {}))
+    lay_out_fonts()
     kernel = Kernel(places, job, [submitted for _, submitted in cells])
     try:
         outcome = execute(places, job, kernel, dict(cells))
@@ -115,6 +116,14 @@ def copy_tree(source: Path, target: Path) -> None:
                     copy_tree(Path(entry.path), target / entry.name)
             elif entry.is_file():
                 shutil.copyfile(entry.path, target / entry.name)
+
+
+def lay_out_fonts() -> None:
+    """matplotlib's list of fonts, made when the root was built: it must lie where it could be written."""
+    listed = Path(sys.prefix, "share", "matplotlib")
+    wanted = os.environ.get("MPLCONFIGDIR")
+    if wanted and listed.is_dir():
+        shutil.copytree(listed, wanted, dirs_exist_ok=True)
 
 
 # -- which cell is which ------------------------------------------------------------------------------

@@ -96,7 +96,10 @@ def test_the_digest_follows_our_own_source_and_nothing_else(job_root, own_copy):
 
 @pytest.mark.slow
 def test_two_builds_at_once_make_one_root_and_the_same_as_before(job_root, tmp_path):
-    code = "import sys; from pathlib import Path; from opensafely_lab.jobs.root import ensure_root; print(ensure_root(Path(sys.argv[1])).digest)"
+    code = (
+        "import sys; from pathlib import Path; from opensafely_lab.jobs.root import ensure_root\n"
+        "print(ensure_root(Path(sys.argv[1])).digest)"
+    )
     words = [sys.executable, "-c", code, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     builders = [subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -55,6 +55,7 @@ from opensafely_lab.jobs.root import JobRoot
 # Host uids of running jobs, one for each: signals, keyrings and process limits are per host uid.
 # Debian keeps 60000-64999 for such uses; nothing may own files or processes under them.
 JOB_UIDS = range(64100, 64900)
+ABANDONED_AFTER = 3600.0  # seconds
 UID_LOCKS = Path("/run/opensafely-lab/uids")
 
 ENVIRONMENT = {
@@ -162,6 +163,7 @@ class SandboxExecutor:
     def _start(self, run: str, folder: Path, spec: dict[str, Any], alive: int) -> None:
         limits = spec["limits"]
         found = bubblewrap.find()
+        self._use_root()
         (folder / "report").mkdir(mode=0o700)
         group = None
         with contextlib.ExitStack() as cleanup:
@@ -212,6 +214,7 @@ class SandboxExecutor:
                     stdout=log,
                     stderr=log,
                     pass_fds=[*procs, *held],
+                    start_new_session=True,  # Ctrl-C at a terminal is for us, who then end the run in order
                 )
         started = {"pid": child.pid, "limiter": orders["limiter"], "uid": uid, "bubblewrap": found.version_words()}
         _put(folder, "started.json", json.dumps(started).encode())
@@ -219,6 +222,15 @@ class SandboxExecutor:
             with contextlib.suppress(BrokenPipeError), child.stdin:
                 child.stdin.write(json.dumps(orders).encode())
         self._children[run] = child
+
+    def _use_root(self) -> None:
+        """Say that the root is in use: one that nobody uses is removed after a while."""
+        try:
+            os.utime(self.root.path.parent)
+        except FileNotFoundError:
+            raise ExecutorUnavailable(
+                "The file system for jobs is gone.", next_step="Start again: it is then built anew."
+            ) from None
 
     def _binds(
         self, folder: Path, spec: dict[str, Any], found: bubblewrap.Bubblewrap, uid: int | None
@@ -331,7 +343,7 @@ class SandboxExecutor:
         cgroup.remove(self._prefix + run)
         folder = self._folder(run)
         if folder.exists():
-            going = folder.with_name(f".{run}.going")
+            going = folder.with_name(f".{run}.{time.time_ns():x}.going")
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(going)
             shutil.rmtree(going, ignore_errors=True)
@@ -343,11 +355,15 @@ class SandboxExecutor:
         left = []
         for folder in sorted(runs.iterdir()):
             if folder.name.startswith("."):
+                _remove_if_abandoned(folder)
                 continue
             orders = _read_json(folder / "spec.json")
             if orders is None or not self._lives(orders["owner"]):
                 self.discard(folder.name)
                 left.append(folder.name)
+        for owner in (self.state_folder / "owners").glob("[0-9]*"):
+            if not self._lives(owner.name):
+                owner.unlink(missing_ok=True)
         known = {folder.name for folder in runs.iterdir()}
         for found in cgroup.named(self._prefix):
             if found.name.removeprefix(self._prefix) not in known:
@@ -361,8 +377,9 @@ class SandboxExecutor:
             folder = self.state_folder / "owners"
             _make_private(folder)
             name = f"{os.getpid()}-{time.time_ns():x}"
-            opened = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            opened = os.open(folder / f".{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(opened, fcntl.LOCK_EX)
+            (folder / f".{name}").rename(folder / name)  # seen only once it is locked
             self._owner = name
         return self._owner
 
@@ -396,6 +413,13 @@ def _speaking_of_disks() -> Iterator[None]:
 
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """A draft, or a folder half removed, of a process that was killed meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        if folder.stat().st_mtime < time.time() - ABANDONED_AFTER:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put(folder: Path, name: str, content: bytes) -> None:

@@ -68,15 +68,19 @@ ENVIRONMENT = {
     "MPLCONFIGDIR": "/work/.matplotlib",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-SUPERVISOR = (
-    "import sys; sys.path.append(sys.argv[1]); from opensafely_lab.jobs.executors.supervisor import main; main()"
-)
+PACKAGES = str(Path(__file__).parents[3])  # where our own package is imported from
+
+
+def supervisor_line(module: str) -> str:
+    """What a supervisor's interpreter executes: found by path, since it starts without site-packages."""
+    return f"import sys; sys.path.append(sys.argv[1]); from {__package__}.{module} import main; main()"
 
 
 class SandboxExecutor:
     """Carries out runs with bubblewrap on this machine. See `protocol.Executor`."""
 
     name = "sandbox"
+    supervisor = supervisor_line("supervisor")
 
     def __init__(self, state: Path, root: JobRoot, *, use_cgroup: bool = True) -> None:
         self.state_folder = state
@@ -161,67 +165,70 @@ class SandboxExecutor:
             self._start(run, folder, spec, alive)
 
     def _start(self, run: str, folder: Path, spec: dict[str, Any], alive: int) -> None:
-        limits = spec["limits"]
-        found = bubblewrap.find()
-        self._use_root()
         (folder / "report").mkdir(mode=0o700)
-        group = None
-        with contextlib.ExitStack() as cleanup:
-            uid = uid_lock = None
-            if os.geteuid() == 0:
-                uid, uid_lock = _lock_uid()
-                cleanup.callback(os.close, uid_lock)
-                os.chown(folder / "report", uid, uid)
-            if self.use_cgroup:
-                group = cgroup.make(self._prefix + run, Limits(**limits))
-            if spec["limiter"] not in (None, group.kind if group else "polling"):
-                raise ExecutorUnavailable(
-                    "The memory of a run can no longer be limited as it was when the sandbox was tested.",
-                    next_step="`opensafely-lab doctor` tests it again.",
-                )
-            procs = group.open_procs() if group else []
-            for opened in procs:
-                cleanup.callback(os.close, opened)
-            held = [alive] if uid_lock is None else [alive, uid_lock]
-            binds, inside = self._binds(folder, spec, found, uid)
-            orders = {
-                "report": str((folder / "report").absolute()),
-                "uid": uid,
-                "parent": os.getpid(),
-                "binds": binds,
-                "inside": inside,
-                "bwrap": found.inside_room,
-                "root_entries": self.root.entries(),
-                "argv": spec["argv"],
-                "environment": spec["environment"],
-                "limits": limits,
-                "filters": [
-                    str(seccomp.filter_path("standard" if group else "polled")),
-                    str(seccomp.filter_path("denials")),
-                ],
-                "limiter": group.kind if group else "polling",
-                "cgroup_fds": procs,
-                "held_fds": held,
-                "oom_files": [str(path) for path in group.oom_files()] if group else [],
-                "peak_files": [str(path) for path in group.peak_files()] if group else [],
-            }
+        orders = self._orders(run, folder, spec)
+        try:
+            orders["held_fds"].append(alive)
             with (folder / "supervisor.log").open("wb") as log:
                 child = _spawner().spawn(
-                    [sys.executable, "-I", "-S", "-c", SUPERVISOR, str(Path(__file__).parents[3])],
+                    [sys.executable, "-I", "-S", "-c", self.supervisor, PACKAGES],
                     env={},
                     cwd="/",
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    pass_fds=[*procs, *held],
+                    pass_fds=[*orders["cgroup_fds"], *orders["held_fds"]],
                     start_new_session=True,  # Ctrl-C at a terminal is for us, who then end the run in order
                 )
-        started = {"pid": child.pid, "limiter": orders["limiter"], "uid": uid, "bubblewrap": found.version_words()}
-        _put(folder, "started.json", json.dumps(started).encode())
+        finally:
+            for opened in {*orders["cgroup_fds"], *orders["held_fds"]} - {alive}:
+                os.close(opened)
+        started = {key: orders[key] for key in ("limiter", "uid", "bubblewrap")}
+        _put(folder, "started.json", json.dumps({"pid": child.pid, **started}).encode())
         if child.stdin is not None:
             with contextlib.suppress(BrokenPipeError), child.stdin:
                 child.stdin.write(json.dumps(orders).encode())
         self._children[run] = child
+
+    def _orders(self, run: str, folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+        """All that the supervisor is told, and the descriptors that it inherits."""
+        found = bubblewrap.find()
+        self._use_root()
+        group = cgroup.make(self._prefix + run, Limits(**spec["limits"])) if self.use_cgroup else None
+        limiter = group.kind if group else "polling"
+        if spec["limiter"] not in (None, limiter):
+            raise ExecutorUnavailable(
+                "The memory of a run can no longer be limited as it was when the sandbox was tested.",
+                next_step="`opensafely-lab doctor` tests it again.",
+            )
+        uid, held = None, []
+        if os.geteuid() == 0:
+            uid, lock = _lock_uid()
+            held.append(lock)
+            os.chown(folder / "report", uid, uid)
+        binds, inside = self._binds(folder, spec, found, uid)
+        return {
+            "report": str((folder / "report").absolute()),
+            "uid": uid,
+            "parent": os.getpid(),
+            "binds": binds,
+            "inside": inside,
+            "bwrap": found.inside_room,
+            "bubblewrap": found.version_words(),
+            "root_entries": self.root.entries(),
+            "argv": spec["argv"],
+            "environment": spec["environment"],
+            "limits": spec["limits"],
+            "filters": [
+                str(seccomp.filter_path("standard" if group else "polled")),
+                str(seccomp.filter_path("denials")),
+            ],
+            "limiter": limiter,
+            "cgroup_fds": group.open_procs() if group else [],
+            "held_fds": held,
+            "oom_files": [str(path) for path in group.oom_files()] if group else [],
+            "peak_files": [str(path) for path in group.peak_files()] if group else [],
+        }
 
     def _use_root(self) -> None:
         """Say that the root is in use: one that nobody uses is removed after a while."""

@@ -52,7 +52,8 @@ class EhrqlFinder:
             if error.name == ours:
                 return None
             raise
-        return ModuleSpec(name, _Loader(ours), is_package=hasattr(sys.modules[ours], "__path__"))
+        is_package = hasattr(sys.modules[ours], "__path__")
+        return ModuleSpec(name, _Loader(ours), is_package=is_package)  # type: ignore[arg-type]
 
     def _is_installed(self) -> bool:
         """Whether another finder knows a real package of that name; a mere folder is none."""
@@ -68,4 +69,4 @@ class EhrqlFinder:
 def install() -> None:
     """Put the finder first, once."""
     if not any(isinstance(finder, EhrqlFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, EhrqlFinder())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, EhrqlFinder())

@@ -44,7 +44,7 @@ export const notebookInfo: decode.Decoder<NotebookInfo> = decode.record(fields =
 export interface ParameterInfo {
   readonly name: string;
   readonly type: string;
-  readonly default: ParameterValue | null;
+  readonly default: ParameterValue;
   readonly minimum: number | string | null;
   readonly maximum: number | string | null;
   readonly choices: readonly ParameterValue[] | null;
@@ -54,7 +54,7 @@ export interface ParameterInfo {
 export const parameterInfo: decode.Decoder<ParameterInfo> = decode.record(fields => ({
   name: fields.get('name', decode.text),
   type: fields.get('type', decode.text),
-  default: fields.get('default', decode.nullable(parameterValue)),
+  default: fields.get('default', parameterValue),
   minimum: fields.get('minimum', decode.anyOf<number | string | null>(decode.number, decode.text, decode.nothing)),
   maximum: fields.get('maximum', decode.anyOf<number | string | null>(decode.number, decode.text, decode.nothing)),
   choices: fields.get('choices', decode.nullable(decode.list(parameterValue))),

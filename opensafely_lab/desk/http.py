@@ -114,11 +114,20 @@ class Service:
     def close(self) -> None:
         self._session.close()
 
-    def ask(self, reply: type[M], method: Method, path: str, *, body: Message | None = None, safe: bool = True) -> M:
+    def ask(
+        self,
+        reply: type[M],
+        method: Method,
+        path: str,
+        *,
+        body: Message | None = None,
+        params: Mapping[str, str] | None = None,
+        safe: bool = True,
+    ) -> M:
         """Ask and read the answer as `reply`. `safe` says that asking twice does no harm."""
         data = body.model_dump_json().encode("utf-8") if body is not None else None
         headers = {"Content-Type": "application/json"} if data is not None else {}
-        answer = self.send(method, path, data=data, headers=headers, safe=safe)
+        answer = self.send(method, path, data=data, headers=headers, params=params, safe=safe)
         try:
             return decode(reply, answer.body, limit=MAX_REPLY)
         except BadMessage:

@@ -14,12 +14,13 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from opensafely_lab.desk.notebook import StudyNotebook
-from opensafely_lab.errors import LabError
+from opensafely_lab.desk.state import State
+from opensafely_lab.errors import ErrorKind, LabError
+from opensafely_lab.study.project import Action
 from opensafely_lab.wire.base import Message, ParameterValue
 from opensafely_lab.wire.decode import BadMessage, decode
 from opensafely_lab.wire.lab import Problem, RunKind, RunRow, Stage
@@ -50,18 +51,20 @@ LOST = Problem(
 
 class NoSuchRun(LabError):
     code = "no-such-run"
-    kind = LabError.kind.NOT_FOUND
+    kind = ErrorKind.NOT_FOUND
 
     def __init__(self) -> None:
         super().__init__("There is no such run here.", next_step="Reload the page to see the runs that there are.")
 
 
 class RunRecord(Message):
-    """A run begun here. Once `job` is there, the site knows more of it than this file."""
+    """A run begun here. Once `job` is there, the site knows more of it than this file.
+
+    `row.notebook` is its path within the study.
+    """
 
     row: RunRow
     study: str
-    path: str  # of the notebook, within the study
     fixes: list[str]
     job: str | None
 
@@ -69,24 +72,25 @@ class RunRecord(Message):
 class RunStore:
     """The folder of runs. Any number of processes may use it at once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.folder = state.folder / "runs"
 
     def begin(
         self,
-        notebook: StudyNotebook,
+        study: Path,
+        action: Action,
         kind: RunKind,
         parameters: Mapping[str, ParameterValue],
         *,
-        shown_path: str,
         fixes: Sequence[str] = (),
     ) -> RunRecord:
-        """Record a run and start a worker for it. `shown_path` is what the panel calls the notebook."""
+        """Record a run and start a worker for it."""
         row = RunRow(
             id=secrets.token_hex(8),
             kind=kind,
-            action=notebook.action.name,
-            notebook=shown_path,
+            action=action.name,
+            notebook=str(action.notebook),
             backend=None,
             commit=None,
             parameters=dict(parameters),
@@ -97,10 +101,9 @@ class RunStore:
             has_result=False,
             level="none",
         )
-        record = RunRecord(
-            row=row, study=str(notebook.study), path=str(notebook.path), fixes=list(fixes), job=None
-        )
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        record = RunRecord(row=row, study=str(study), fixes=list(fixes), job=None)
+        self.state.make()
+        self.state.room("runs")
         self._room(row.id).mkdir(mode=0o700)
         self.write(record)
         self._spawn(row.id)
@@ -115,9 +118,9 @@ class RunStore:
 
     def change(self, record: RunRecord, **changes: object) -> RunRecord:
         """The record with a changed row, written."""
-        row = record.row.model_copy(update=changes)
-        if "stage" in changes:
-            row = row.model_copy(update={"progress": PROGRESS[row.stage]})
+        stage = changes.get("stage")
+        update = {"progress": PROGRESS[stage]} | changes if isinstance(stage, Stage) else changes
+        row = record.row.model_copy(update=update)
         changed = record.model_copy(update={"row": row})
         self.write(changed)
         return changed
@@ -169,7 +172,7 @@ class RunStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with (self._room(run) / "worker.log").open("wb") as log:
                 subprocess.Popen(
-                    [sys.executable, "-m", "opensafely_lab.desk.worker", str(self.folder), run],
+                    [sys.executable, "-m", "opensafely_lab.desk.worker", str(self.state.folder), run],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -222,6 +225,3 @@ def _environment() -> dict[str, str]:
     """Ours, without what belongs to the Jupyter server or kernel that asks."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "JUPYTER", "MPLBACKEND"))}
     return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-Tell = Callable[..., None]

@@ -1,4 +1,4 @@
-"""Carries out one run of the store, in a process of its own: `python -m opensafely_lab.desk.worker STORE RUN`.
+"""Carries out one run of the store, in a process of its own: `python -m opensafely_lab.desk.worker STATE RUN`.
 
 A process, because a sandbox dies with the thread that started it, and because neither Lab's server
 nor a kernel should wait, or hold the memory. How it goes is in the run's record; nobody reads stdout.
@@ -6,15 +6,15 @@ nor a kernel should wait, or hold the memory. How it goes is in the run's record
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from opensafely_lab.desk.inspect import problem
 from opensafely_lab.desk.runs import RunRecord, RunStore
-from opensafely_lab.desk.state import State, default_state
+from opensafely_lab.desk.state import State
 from opensafely_lab.errors import ErrorKind, LabError
 from opensafely_lab.wire.lab import Problem, RunKind, Stage
 
@@ -30,12 +30,12 @@ BROKE = Problem(
 
 
 def main(arguments: list[str]) -> int:
-    store, run = RunStore(Path(arguments[0])), arguments[1]
-    work(store, store.read(run), State(default_state(os.environ, root=os.geteuid() == 0)))
+    store, run = RunStore(State(Path(arguments[0]))), arguments[1]
+    work(store, store.read(run))
     return 0
 
 
-def work(store: RunStore, record: RunRecord, state: State) -> RunRecord:
+def work(store: RunStore, record: RunRecord) -> RunRecord:
     """Do it, and leave the end in the record, whatever it is."""
 
     def tell(stage: Stage) -> None:
@@ -44,10 +44,10 @@ def work(store: RunStore, record: RunRecord, state: State) -> RunRecord:
 
     try:
         if record.row.kind is RunKind.LOCAL:
-            return run_on_dummy_data(store, record, state, tell)
+            return run_on_dummy_data(store, record, tell)
         from opensafely_lab.desk.send import send
 
-        return send(store, record, state, tell)
+        return send(store, record)
     except LabError as error:
         failed = error.kind in (ErrorKind.RUN_FAILED, ErrorKind.PLATFORM)
         stage = Stage.FAILED if failed else Stage.REFUSED
@@ -57,12 +57,12 @@ def work(store: RunStore, record: RunRecord, state: State) -> RunRecord:
         raise SystemExit(f"{type(error).__name__} in {record.row.action}") from error
 
 
-def run_on_dummy_data(store: RunStore, record: RunRecord, state: State, tell: Tell) -> RunRecord:
+def run_on_dummy_data(store: RunStore, record: RunRecord, tell: Tell) -> RunRecord:
     """The working copy as it is, in the sandbox; what comes of it is kept as the run's result."""
+    from opensafely_lab.desk.dummy import ports_here
     from opensafely_lab.notebooks.result import Banner
     from opensafely_lab.pipeline import snapshot
     from opensafely_lab.pipeline.chain import dummy_run
-    from opensafely_lab.pipeline.machine import machine_ports
     from opensafely_lab.pipeline.plan import load_plan, read_project
     from opensafely_lab.pipeline.ports import Phase
 
@@ -72,8 +72,7 @@ def run_on_dummy_data(store: RunStore, record: RunRecord, state: State, tell: Te
         Phase.CHECKING: Stage.CHECKING,
     }
     tell(Stage.DUMMY_RUN)
-    state.make()
-    ports = machine_ports(state.folder)
+    ports = ports_here(store.state)
     with tempfile.TemporaryDirectory(prefix="osl-", dir=ports.scratch) as folder:
         study = Path(folder, "study")
         snapshot.take(Path(record.study), read_project(Path(record.study)), study)
@@ -85,12 +84,10 @@ def run_on_dummy_data(store: RunStore, record: RunRecord, state: State, tell: Te
 
 
 def problem_of(error: LabError) -> Problem:
-    """An error as the browser is told it; `detail` is of dummy data, and plain."""
-    detail = getattr(error, "detail", None)
-    plain = _ANSI.sub("", detail)[-LONGEST_DETAIL:] if isinstance(detail, str) else None
-    return Problem(
-        code=error.code, sentence=error.sentence, next_step=error.next_step, fix=error.fix, detail=plain or None
-    )
+    """An error as the browser is told it; the text of a dummy run without its colours."""
+    told = problem(error)
+    plain = _ANSI.sub("", told.detail)[-LONGEST_DETAIL:] if told.detail else None
+    return told.model_copy(update={"detail": plain})
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from opensafely_lab.disclosure.outcome import REDACTED
 from opensafely_lab.disclosure.policy import Policy
 from opensafely_lab.disclosure.requests import PlotRequest, RequestList, TableRequest, is_plain
 from opensafely_lab.errors import Refused
-from opensafely_lab.expressions.nodes import Call, Column, Expr, Leaf, Literal, leaves, walk
+from opensafely_lab.expressions.nodes import Call, Column, Expr, Leaf, Literal, Value, leaves, walk
 from opensafely_lab.expressions.schema import ColumnClass, ColumnSchema, DatasetSchema, ValueType
 from opensafely_lab.expressions.static import STRICT, levels, nullable
 
@@ -96,10 +96,11 @@ def admit_all(requests: RequestList, schema_of: Callable[[str], DatasetSchema], 
 def expected_groups(request: TableRequest, schema: DatasetSchema) -> tuple[GroupLevels, ...]:
     """The groups of the answer: declared levels, and missing where the expression may be. Never from data.
 
-    Where the request's own condition leaves out everybody without a value, missing is no level.
+    A level that the request's own condition leaves out is none: missing where a value is compared,
+    and the categories that it does not list where it lists some.
     """
-    known = _known(request.where) if request.where is not None else frozenset()
-    schema = DatasetSchema(tuple(evolve(c, nullable=c.nullable and c.name not in known) for c in schema.columns))
+    if request.where is not None:
+        schema = _narrowed(schema, request.where)
     groups = []
     for group in request.by:
         declared = levels(group.expr, schema)
@@ -107,6 +108,41 @@ def expected_groups(request: TableRequest, schema: DatasetSchema) -> tuple[Group
             raise _undeclared(group.name, group.expr)
         groups.append(GroupLevels(group.name, declared, nullable(group.expr, schema)))
     return tuple(groups)
+
+
+def _narrowed(schema: DatasetSchema, condition: Expr) -> DatasetSchema:
+    """What the columns can be for the people for whom the condition is true."""
+    known, listed = _known(condition), _listed(condition)
+
+    def narrow(column: ColumnSchema) -> ColumnSchema:
+        nullable = column.nullable and column.name not in known
+        categories = column.categories
+        if categories is not None and column.name in listed:
+            # a list of none of the categories is left as it is: a table of nothing, all hidden
+            categories = tuple(c for c in categories if c in listed[column.name]) or categories
+        return evolve(column, nullable=nullable, categories=categories)
+
+    return DatasetSchema(tuple(narrow(column) for column in schema.columns))
+
+
+def _listed(condition: Expr) -> dict[str, frozenset[Value]]:
+    """The values to which the condition confines a column, where it names them."""
+    match condition:
+        case Call(op="and", args=(one, other)):
+            first, second = _listed(one), _listed(other)
+            both = {name: first[name] & second[name] for name in first.keys() & second.keys()}
+            return {**first, **second, **both}
+        case Call(op="or", args=(one, other)):
+            first, second = _listed(one), _listed(other)
+            return {name: first[name] | second[name] for name in first.keys() & second.keys()}
+        case Call(op="is_in", args=(Column(name=name), *values)):
+            return {name: frozenset(value.value for value in values if isinstance(value, Literal))}
+        case (
+            Call(op="eq", args=(Column(name=name), Literal(value=value)))
+            | Call(op="eq", args=(Literal(value=value), Column(name=name)))
+        ):
+            return {name: frozenset({value})}
+    return {}
 
 
 def _known(condition: Expr) -> frozenset[str]:

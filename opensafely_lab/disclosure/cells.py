@@ -65,18 +65,18 @@ class CellTable:
         for key in combinations(self.groups):
             yield key, self.counts[key]
 
-    def without_missing(self, groups: tuple[GroupLevels, ...]) -> CellTable:
-        """These cells laid out by `groups`, which may lack missing as a level where nobody is missing.
+    def laid_out_by(self, groups: tuple[GroupLevels, ...]) -> CellTable:
+        """These cells in the layout of `groups`, which may lack levels that nobody has.
 
         Raises `BadCells` where anything else differs, or where somebody would be left out.
         """
         if groups == self.groups:
             return self
-        kept = {key: count for key, count in self.counts.items() if _fits(key, groups)}
+        if [group.name for group in groups] != [group.name for group in self.groups]:
+            raise BadCells("the cells are those of another request")
+        kept = {key: self.counts[key] for key in combinations(groups) if key in self.counts}
         if sum(kept.values()) != sum(self.counts.values()):
             raise BadCells("somebody has a value that the request leaves out")
-        if [(g.name, _typed(g.levels)) for g in groups] != [(g.name, _typed(g.levels)) for g in self.groups]:
-            raise BadCells("the cells are those of another request")
         return CellTable(groups, kept)
 
     def __repr__(self) -> str:
@@ -94,12 +94,6 @@ def size(groups: tuple[GroupLevels, ...]) -> int:
     for group in groups:
         cells *= len(group.all_levels())
     return cells
-
-
-def _fits(key: Key, groups: tuple[GroupLevels, ...]) -> bool:
-    return len(key) == len(groups) and all(
-        level is not None or group.has_missing for level, group in zip(key, groups, strict=True)
-    )
 
 
 def _typed(key: Key) -> tuple[tuple[str, Level], ...]:

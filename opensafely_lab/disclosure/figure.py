@@ -316,7 +316,7 @@ def _above(axes: Axes, x: float, y: float, text: str, *, size: float, upright: b
 def _number_size(width: float, places: int, longest: int) -> tuple[float, bool]:
     """The size of the numbers over the bars, and whether they have to stand upright."""
     inches = (_WIDTH - _LEFT - _RIGHT) / (places + 0.2) * width
-    fits = inches / (max(longest, len("hidden")) * _CHARACTER)
+    fits = inches / ((1 + max(longest, len("hidden"))) * _CHARACTER)
     return (min(fits, 9.0), False) if fits >= 6.5 else (min(8.0, inches * 60), True)
 
 

@@ -42,7 +42,7 @@ class Problem(Message):
 class ParameterInfo(Message):
     name: str
     type: str  # int | float | bool | str | date, or list of them as "list[int]"
-    default: ParameterValue | None  # None: a value must be given
+    default: ParameterValue
     minimum: float | str | None = None
     maximum: float | str | None = None
     choices: list[ParameterValue] | None = None

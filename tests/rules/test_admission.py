@@ -63,6 +63,25 @@ def test_missing_is_no_level_where_the_condition_leaves_the_missing_out(where: E
     assert group.has_missing is missing
 
 
+@pytest.mark.parametrize(
+    ("where", "regions"),
+    [
+        (IN_REGION, ("East", "North")),
+        (call("eq", column("region"), text("London")), ("London",)),
+        (call("eq", text("London"), column("region")), ("London",)),
+        (call("and", IN_REGION, call("eq", column("region"), text("East"))), ("East",)),
+        (call("or", IN_REGION, call("eq", column("region"), text("London"))), ("East", "London", "North")),
+        (call("or", IN_REGION, at_least("age", 18)), ("East", "London", "North")),
+        (call("and", IN_REGION, at_least("age", 18)), ("East", "North")),
+        (call("not", IN_REGION), ("East", "London", "North")),
+        (call("eq", column("region"), text("Atlantis")), ("East", "London", "North")),
+    ],
+)
+def test_categories_that_the_condition_does_not_list_are_no_levels(where: Expr, regions: tuple[str, ...]) -> None:
+    (group,) = expected_groups(table({"region": column("region")}, where=where), SCHEMA)
+    assert group.levels == regions
+
+
 @pytest.mark.parametrize("name", ["patient_id", "practice", "msoa"])
 @pytest.mark.parametrize("wrapped", ["plain", "null test", "case", "listed"])
 def test_identifiers_organisations_and_small_areas_neither_split_nor_choose(name: str, wrapped: str) -> None:

@@ -18,6 +18,7 @@ from jupyter_server.utils import url_path_join
 from tornado import web
 from tornado.iostream import StreamClosedError
 
+from opensafely_lab.desk.inspect import problem
 from opensafely_lab.desk.server.desk import Desk
 from opensafely_lab.errors import LabError, UsageError
 from opensafely_lab.wire.base import Message
@@ -82,20 +83,20 @@ class DeskHandler(APIHandler):
         self.set_header("Content-Type", "application/json")
         if isinstance(error, LabError):
             self.set_status(error.http_status)
-            problem = problem_of(error)
+            answer = problem(error)
         elif isinstance(error, web.HTTPError):
-            problem = Problem(
+            answer = Problem(
                 code=f"http-{status_code}",
                 sentence=_HTTP_SENTENCES.get(status_code, f"The Jupyter server refused the request ({status_code})."),
                 next_step="Reload the page, and sign in again if you are asked to.",
             )
         else:
-            problem = Problem(
+            answer = Problem(
                 code="platform",
                 sentence="Something in OpenSAFELY Lab broke while it answered.",
                 next_step="Try again. If it stays, the server's log says where.",
             )
-        self.finish(problem.model_dump_json())
+        self.finish(answer.model_dump_json())
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Where it broke, never what was in it: an error's text may quote what it was working on."""
@@ -113,18 +114,6 @@ _HTTP_SENTENCES = {
     404: "There is nothing at this address.",
     405: "This cannot be asked that way.",
 }
-
-
-def problem_of(error: LabError) -> Problem:
-    """An error as the browser is told it."""
-    detail = getattr(error, "detail", None)
-    return Problem(
-        code=error.code,
-        sentence=error.sentence,
-        next_step=error.next_step,
-        fix=error.fix,
-        detail=detail if isinstance(detail, str) else None,
-    )
 
 
 class StatusHandler(DeskHandler):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ def run(dataset: DatasetModel, source: Source, output: Path, *, limits: EngineLi
         source.attach(connection, statement.tables)
         lock(connection, source.folders)
         try:
-            batches: Iterable[Any] = connection.execute(statement.sql).to_arrow_reader(BATCH_ROWS)
-            rows = write_arrow(each_once(batches), schema, output)
+            reader: Any = connection.sql(statement.sql).to_arrow_reader(BATCH_ROWS)
+            rows = write_arrow(each_once(reader), schema, output)
         except duckdb.Error as error:
             raise ExtractError(_what_failed(error)) from None
     return ExtractInfo(output, rows, schema, sha256(output))

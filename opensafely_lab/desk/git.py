@@ -6,6 +6,7 @@ with neither where we only look. Everything that can go wrong with git is one se
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -205,12 +206,22 @@ class Repository:
         configured = self._look("config", "--get", f"filter.{stripfilter.NAME}.clean").returncode == 0
         return configured and len(said) > 2 and said[2] == stripfilter.NAME.encode()
 
+    def strips(self, notebook: PurePosixPath) -> bool:
+        """Whether git, asked now, would commit the notebook on the desk without its output: tried, not read."""
+        try:
+            wanted, _ = stripfilter.stripped((self.top / notebook).read_bytes())
+        except OSError:
+            return False
+        made = self._look("hash-object", f"--path={notebook}", "--", str(notebook))
+        expected = hashlib.sha1(b"blob %d\x00%b" % (len(wanted), wanted), usedforsecurity=False).hexdigest()
+        return made.returncode == 0 and made.stdout.decode().strip() == expected
+
     def strip_now(self, notebook: PurePosixPath, message: str, who: str = "analyst") -> CommitSha:
         """Commit the notebook without its saved output. The file that is open on the desk keeps it."""
         self.install_filter(attributes=True)
-        if not self.has_filter(notebook):
+        if not self.strips(notebook):
             raise GitError(
-                f"The repository has another git filter for {_shown(str(notebook))}, so its output cannot be stripped.",
+                f"The git filter that strips {_shown(str(notebook))} does not work here; it may have another one.",
                 next_step="Clear the notebook's outputs, save it and commit it.",
             )
         self._act("add", "--renormalize", "--", str(notebook))

@@ -36,10 +36,11 @@ def register(shell: object) -> None:
     """Add the magic to an IPython shell."""
     from IPython.core.interactiveshell import InteractiveShell
 
+    def magic(line: str) -> None:
+        opensafely(line, shell=shell, environ=os.environ)
+
     if isinstance(shell, InteractiveShell):
-        shell.register_magic_function(  # type: ignore[no-untyped-call]
-            lambda line: opensafely(line, shell=shell, environ=os.environ), "line", "opensafely"
-        )
+        shell.register_magic_function(magic, "line", "opensafely")  # type: ignore[arg-type]
 
 
 def opensafely(line: str, *, shell: object, environ: Mapping[str, str]) -> None:
@@ -57,11 +58,11 @@ def opensafely(line: str, *, shell: object, environ: Mapping[str, str]) -> None:
 def _opensafely(line: str, shell: object, environ: Mapping[str, str]) -> None:
     from opensafely_lab.desk.begin import begin
     from opensafely_lab.desk.runs import RunStore
-    from opensafely_lab.desk.settings import state_folder
+    from opensafely_lab.desk.state import State, default_state
     from opensafely_lab.wire.lab import RunKind
 
     given = parse(line)
-    store = RunStore(state_folder(environ) / "runs")
+    store = RunStore(State(default_state(environ, root=os.geteuid() == 0)))
     if given.what == "status":
         print(status(store))  # noqa: T201
         return

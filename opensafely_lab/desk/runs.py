@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from opensafely_lab.desk.state import State
 from opensafely_lab.errors import ErrorKind, LabError
 from opensafely_lab.study.project import Action
 from opensafely_lab.wire.base import Message, ParameterValue
@@ -71,13 +72,9 @@ class RunRecord(Message):
 class RunStore:
     """The folder of runs. Any number of processes may use it at once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def state(self) -> Path:
-        """The state folder that the runs are part of."""
-        return self.folder.parent
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.folder = state.folder / "runs"
 
     def begin(
         self,
@@ -105,7 +102,8 @@ class RunStore:
             level="none",
         )
         record = RunRecord(row=row, study=str(study), fixes=list(fixes), job=None)
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.state.make()
+        self.state.room("runs")
         self._room(row.id).mkdir(mode=0o700)
         self.write(record)
         self._spawn(row.id)
@@ -174,7 +172,7 @@ class RunStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with (self._room(run) / "worker.log").open("wb") as log:
                 subprocess.Popen(
-                    [sys.executable, "-m", "opensafely_lab.desk.worker", str(self.folder.resolve()), run],
+                    [sys.executable, "-m", "opensafely_lab.desk.worker", str(self.state.folder), run],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -3,62 +3,34 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 from opensafely_lab.desk import submit
 from opensafely_lab.desk.client import Client
+from opensafely_lab.desk.dummy import MachineDummyRunner
 from opensafely_lab.desk.runs import RunRecord, RunStore
 from opensafely_lab.desk.settings import read_run_file, read_token
-from opensafely_lab.disclosure.policy import OPENSAFELY, policy_digest
-from opensafely_lab.notebooks.result import Banner
+from opensafely_lab.desk.state import State
+from opensafely_lab.disclosure.policy import OPENSAFELY
 from opensafely_lab.wire.lab import Stage
-from opensafely_lab.wire.site import Layout
 
 # How far the bar is at the end of a stage that tells its parts.
 SHARES = {Stage.DUMMY_RUN: (0.05, 0.35), Stage.SENDING: (0.35, 0.42)}
 
 
-class MachineDummyRunner:
-    """A `submit.DummyRunner`: the chain on dummy data, in this machine's sandbox."""
-
-    def __init__(self, state: Path) -> None:
-        self.state = state
-
-    @property
-    def fingerprint(self) -> str:
-        from opensafely_lab.jobs.root import ensure_root
-
-        return f"{ensure_root(self.state / 'cache').digest}:{policy_digest(OPENSAFELY)}"
-
-    def __call__(self, job: submit.DummyJob, progress: Callable[[float], None]) -> submit.DummyResult:
-        from opensafely_lab.pipeline.chain import dummy_run
-        from opensafely_lab.pipeline.machine import machine_ports
-        from opensafely_lab.pipeline.plan import load_plan
-        from opensafely_lab.pipeline.ports import Phase
-
-        parts = {Phase.PREPARING: 0.1, Phase.EXECUTING: 0.4, Phase.CHECKING: 0.9}
-        plan = load_plan(job.study, job.action, job.parameters, from_text=False)
-        banner = Banner("dummy", plan.action.name, str(plan.action.notebook), OPENSAFELY.name, commit=job.commit)
-        done = dummy_run(plan, machine_ports(self.state), banner, notify=lambda phase: progress(parts[phase]))
-        fixed = done.authorised
-        layout = Layout(outputs=list(fixed.layout.outputs), execution_counts=dict(fixed.layout.execution_counts))
-        return submit.DummyResult(fixed.requests.text(), layout, fixed.definitions)
-
-
-def ports(state: Path) -> submit.Ports:
+def ports(state: State) -> submit.Ports:
     """The surroundings as `up` left word of them. Raises `NotRunning`, `StateError`."""
     run = read_run_file(state)
     return submit.Ports(
         site=Client(run.site, read_token(state, "site")),
         dummy_run=MachineDummyRunner(state),
-        state=state / "desk",
+        state=state.room("desk"),
         target=submit.Target(run.project, run.workspace, run.backends, OPENSAFELY.name),
         new_key=lambda: secrets.token_urlsafe(24),
     )
 
 
-def check(state: Path, ask: submit.Ask) -> None:
+def check(state: State, ask: submit.Ask) -> None:
     """Every precondition now, with the repairs that are allowed, so that a dialog can offer them."""
     submit.prepare_submission(ask, ports(state))
 

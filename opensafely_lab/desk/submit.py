@@ -28,7 +28,7 @@ from opensafely_lab.desk.state import write_private
 from opensafely_lab.errors import LabError, PlatformError, Refused
 from opensafely_lab.jobs import bundle as bundles
 from opensafely_lab.notebooks.parameters import declared, merge
-from opensafely_lab.notebooks.source import SubmittedNotebook
+from opensafely_lab.notebooks.source import MAX_BYTES, NotebookError, SubmittedNotebook
 from opensafely_lab.study.ids import CommitSha, is_name
 from opensafely_lab.study.parameters import ParameterSpec, ParameterValue, bind
 from opensafely_lab.study.project import Action, Project, read_project
@@ -314,12 +314,25 @@ def _committed(repository: Repository, notebook: PurePosixPath, ask: Ask, who: s
     changes = repository.dirty(notebook, PurePosixPath(PROJECT_FILE))
     if not changes:
         return repository.head()
-    if "commit" not in ask.fixes:
+    if not {"commit", "strip"} & set(ask.fixes):  # stripping makes a commit too
         count = len(changes.paths)
         raise DirtyTree(
             f"{count} {'file has' if count == 1 else 'files have'} changes that are not committed: {changes.words()}.",
             next_step="Commit them now, or undo them: what is sent is the last commit.",
         )
+    if _has_outputs(repository.top / notebook) and not repository.strips(notebook):
+        # Before the commit, not after it: a later one without the output would leave it in the history.
+        if "strip" not in ask.fixes:
+            raise SavedOutputs(
+                f"The notebook {notebook.name} has saved outputs, which would be committed and published with it.",
+                next_step="Strip them: they are left out of the commit, and your open notebook keeps them.",
+            )
+        repository.install_filter(attributes=True)
+        if not repository.strips(notebook):
+            raise SavedOutputs(
+                f"The outputs of {notebook.name} could not be stripped.",
+                next_step="Clear them in JupyterLab, save the notebook, and try again.",
+            )
     also = [p for p in (notebook, PurePosixPath(PROJECT_FILE)) if (repository.top / p).exists()]
     repository.commit_now(f"Submit {notebook.name}", *also, who=who)
     still = repository.dirty(notebook, PurePosixPath(PROJECT_FILE))
@@ -329,6 +342,15 @@ def _committed(repository: Repository, notebook: PurePosixPath, ask: Ask, who: s
             next_step="Look at `git status` in a terminal; a hook or a filter may change files.",
         )
     return repository.head()
+
+
+def _has_outputs(file: Path) -> bool:
+    """Whether output lies in the notebook on the desk; False for what is no notebook, which is told elsewhere."""
+    try:
+        with file.open("rb") as opened:
+            return SubmittedNotebook.parse(opened.read(MAX_BYTES + 1)).has_outputs
+    except (OSError, NotebookError):
+        return False
 
 
 def _permitted(me: Me, target: Target) -> None:

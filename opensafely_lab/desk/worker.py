@@ -1,4 +1,4 @@
-"""Carries out one run of the store, in a process of its own: `python -m opensafely_lab.desk.worker STORE RUN`.
+"""Carries out one run of the store, in a process of its own: `python -m opensafely_lab.desk.worker STATE RUN`.
 
 A process, because a sandbox dies with the thread that started it, and because neither Lab's server
 nor a kernel should wait, or hold the memory. How it goes is in the run's record; nobody reads stdout.
@@ -30,7 +30,7 @@ BROKE = Problem(
 
 
 def main(arguments: list[str]) -> int:
-    store, run = RunStore(Path(arguments[0])), arguments[1]
+    store, run = RunStore(State(Path(arguments[0]))), arguments[1]
     work(store, store.read(run))
     return 0
 
@@ -59,10 +59,10 @@ def work(store: RunStore, record: RunRecord) -> RunRecord:
 
 def run_on_dummy_data(store: RunStore, record: RunRecord, tell: Tell) -> RunRecord:
     """The working copy as it is, in the sandbox; what comes of it is kept as the run's result."""
+    from opensafely_lab.desk.dummy import ports_here
     from opensafely_lab.notebooks.result import Banner
     from opensafely_lab.pipeline import snapshot
     from opensafely_lab.pipeline.chain import dummy_run
-    from opensafely_lab.pipeline.machine import machine_ports
     from opensafely_lab.pipeline.plan import load_plan, read_project
     from opensafely_lab.pipeline.ports import Phase
 
@@ -72,8 +72,7 @@ def run_on_dummy_data(store: RunStore, record: RunRecord, tell: Tell) -> RunReco
         Phase.CHECKING: Stage.CHECKING,
     }
     tell(Stage.DUMMY_RUN)
-    State(store.state).make()
-    ports = machine_ports(store.state)
+    ports = ports_here(store.state)
     with tempfile.TemporaryDirectory(prefix="osl-", dir=ports.scratch) as folder:
         study = Path(folder, "study")
         snapshot.take(Path(record.study), read_project(Path(record.study)), study)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,10 +13,8 @@ from opensafely_lab.ehrql.model import DatasetModel, dataset_schema
 from opensafely_lab.ehrql.model_json import dataset_to_json, digest
 from opensafely_lab.errors import Refused
 from opensafely_lab.expressions.schema import DatasetSchema
-from opensafely_lab.notebooks.prepared import string_literals
 from opensafely_lab.pipeline import child, tasks
 from opensafely_lab.pipeline.isolation import SandboxIsolation
-from opensafely_lab.pipeline.plan import Plan
 from opensafely_lab.pipeline.ports import Ports
 from opensafely_lab.study.project import ExtractInput
 
@@ -50,13 +48,11 @@ class Definition:
         return digest(self.model)
 
 
-def evaluate(plan: Plan, given: Mapping[PurePosixPath, Path], ports: Ports) -> tuple[Definition, ...]:
-    """The definitions of all inputs that are not handed in, each evaluated in a sandbox without data."""
+def evaluate(inputs: Iterable[ExtractInput], study: Path, ports: Ports) -> tuple[Definition, ...]:
+    """The definitions of these inputs, each evaluated in a sandbox without data. Raises `DefinitionError`."""
     isolation = SandboxIsolation(ports)
     return tuple(
-        Definition(wanted, loader.evaluate(wanted.definition, plan.study, isolation, wanted.user_args))
-        for wanted in plan.inputs
-        if wanted.output not in given
+        Definition(wanted, loader.evaluate(wanted.definition, study, isolation, wanted.user_args)) for wanted in inputs
     )
 
 
@@ -73,7 +69,9 @@ def make(definition: Definition, records: Path, folder: Path, ports: Ports, *, d
     return extract
 
 
-def make_dummy(definition: Definition, plan: Plan, folder: Path, ports: Ports) -> Extract:
+def make_dummy(
+    definition: Definition, study: Path, folder: Path, ports: Ports, *, literals: Collection[str] = ()
+) -> Extract:
     """The extract on the study's dummy tables; without any, rows invented from the definition's schema."""
     wanted = definition.input
     if wanted.dummy_data_file is not None:
@@ -82,8 +80,8 @@ def make_dummy(definition: Definition, plan: Plan, folder: Path, ports: Ports) -
             next_step="Use --dummy-tables FOLDER in its `run` line, or leave both out.",
         )
     if wanted.dummy_tables is not None:
-        return make(definition, plan.study / wanted.dummy_tables, folder, ports, dummy=True)
-    return invent(wanted.output, dataset_schema(definition.model), plan, folder, ports)
+        return make(definition, study / wanted.dummy_tables, folder, ports, dummy=True)
+    return invent(wanted.output, dataset_schema(definition.model), literals, folder, ports)
 
 
 def describe(path: PurePosixPath, file: Path, folder: Path, ports: Ports) -> Extract:
@@ -92,14 +90,16 @@ def describe(path: PurePosixPath, file: Path, folder: Path, ports: Ports) -> Ext
     return Extract(path, file, tasks.schema_value(answer["schema"]))
 
 
-def invent(path: PurePosixPath, schema: DatasetSchema, plan: Plan, folder: Path, ports: Ports) -> Extract:
-    """Dummy rows made from a schema and the notebook's own words, never from rows."""
+def invent(
+    path: PurePosixPath, schema: DatasetSchema, literals: Collection[str], folder: Path, ports: Ports
+) -> Extract:
+    """Dummy rows made from a schema and the notebook's own words (`literals`), never from rows."""
     file = folder / path.name
     message = {
         "schema": tasks.schema_json(schema),
         "output": str(file),
         "seed": DUMMY_SEED,
-        "literals": sorted(string_literals(plan.notebook)),
+        "literals": sorted(literals),
     }
     child.ask("dummy", message, scratch=folder, limits=ports.child_limits)
     return Extract(path, file, schema)

@@ -209,13 +209,12 @@ def test_strip_now_commits_without_the_output_and_leaves_the_open_file(study: Pa
     assert b"12345" not in b"".join(p.read_bytes() for p in study.glob("*.bundle"))
 
 
-def test_strip_now_says_so_where_another_filter_has_the_notebooks(study: Path) -> None:
-    (study / ".git" / "info").mkdir(exist_ok=True)
+def test_strip_now_says_so_where_another_filter_has_the_notebooks(study: Path, monkeypatch) -> None:
+    monkeypatch.setattr(stripfilter, "ATTRIBUTE", "# nothing")
     (study / ".gitattributes").write_text("*.ipynb filter=lfs\n")
-    (study / "analysis" / ".gitattributes").write_text("*.ipynb filter=lfs\n")
-    repository = Repository.find(study)
-    repository.install_filter(attributes=False)
-    assert not repository.has_filter(NOTEBOOK)
+    (study / NOTEBOOK).write_bytes(notebook(output="patient 12345"))
+    with pytest.raises(GitError, match="does not work here"):
+        Repository.find(study).strip_now(NOTEBOOK, "Strip")
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"not json", b"{}", b"\xff\x00", b'{"cells": 3, "nbformat": 4}'])

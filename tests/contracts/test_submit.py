@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -207,17 +208,39 @@ def test_a_notebook_that_was_never_committed_is_a_change(desk: Desk) -> None:
     assert desk.submit("commit", path=desk.study / "other.ipynb").checked.action.name == "other"
 
 
-def test_saved_outputs_are_refused_until_strip_is_allowed_and_the_open_file_keeps_them(desk: Desk) -> None:
-    (desk.study / NOTEBOOK).write_bytes(notebook(output="patient 12345"))
+def history(study: Path) -> str:
+    done = subprocess.run(["git", "log", "-p", "--all"], cwd=study, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_saved_outputs_never_enter_a_commit_that_submit_makes(desk: Desk) -> None:
+    (desk.study / NOTEBOOK).write_bytes(notebook("n = 4", output="patient 12345"))
+    assert desk.refused().fix == "commit"
     error = desk.refused("commit")
     assert (error.code, error.fix) == ("saved-outputs", "strip")
     assert "12345" not in str(error)
     desk.submit("strip")
-    assert b"12345" not in desk.site.bundles[0]
-    bundle = read(desk.site.bundles[0], desk.site.requests[0].commit)
-    assert b"12345" not in (bundle.file(NOTEBOOK) or b"")
+    assert b"12345" not in (read(desk.site.bundles[0], desk.site.requests[0].commit).file(NOTEBOOK) or b"")
     assert b"12345" in (desk.study / NOTEBOOK).read_bytes()
+    assert "12345" not in history(desk.study)
     desk.submit()
+
+
+def test_a_filter_that_does_not_work_is_noticed_before_the_commit(desk: Desk, monkeypatch) -> None:
+    monkeypatch.setattr(git.stripfilter, "filter_command", lambda: "/nonexistent/python")
+    (desk.study / NOTEBOOK).write_bytes(notebook("n = 4", output="patient 12345"))
+    assert "could not be stripped" in desk.refused("commit", "strip").sentence
+    assert "12345" not in history(desk.study)
+
+
+def test_outputs_committed_before_are_refused_until_strip_is_allowed(desk: Desk) -> None:
+    (desk.study / NOTEBOOK).write_bytes(notebook(output="patient 12345"))
+    Repository.find(desk.study).commit_now("by hand")
+    error = desk.refused("commit")
+    assert (error.code, error.fix) == ("saved-outputs", "strip")
+    desk.submit("strip")
+    assert b"12345" not in (read(desk.site.bundles[0], desk.site.requests[0].commit).file(NOTEBOOK) or b"")
+    assert b"12345" in (desk.study / NOTEBOOK).read_bytes()
 
 
 def test_outputs_that_the_filter_keeps_out_of_commits_are_no_obstacle(desk: Desk) -> None:

@@ -217,12 +217,14 @@ def test_no_script_of_a_result_runs_and_nothing_of_it_calls_out(
         assert evil[1] == []
         found = shown.evaluate(
             """root => ({
-                 tags: [...root.querySelectorAll('script,iframe,object,embed,form,input,style,link,meta,base,video,audio')]
+                 tags: [...root.querySelectorAll(
+                   'script,iframe,object,embed,form,input,style,link,meta,base,video,audio')]
                    .map(e => e.tagName),
                  handlers: [...root.querySelectorAll('*')].flatMap(e => [...e.attributes])
                    .filter(a => a.name.startsWith('on') || a.name === 'style' || /^javascript:/i.test(a.value))
                    .map(a => a.name),
-                 pictures: [...root.querySelectorAll('img')].map(e => e.src).filter(s => !s.startsWith('data:image/png'))
+                 pictures: [...root.querySelectorAll('img')].map(e => e.src)
+                   .filter(s => !s.startsWith('data:image/png'))
                })"""
         )
         assert found == {"tags": [], "handlers": [], "pictures": []}

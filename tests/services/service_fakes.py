@@ -161,8 +161,10 @@ class Process:
     def start(self) -> None:
         config = self.folder / f"{self.name}.json"
         config.write_text(json.dumps(self.settings))
-        self.process = python(*self.arguments, "--config", str(config), log=self.log)
         if port_file := self.settings.get("port_file"):
+            Path(port_file).unlink(missing_ok=True)
+        self.process = python(*self.arguments, "--config", str(config), log=self.log)
+        if port_file:
             wait_until(lambda: Path(port_file).exists() or self.ended, what=f"the start of {self.name}")
             assert not self.ended, self.log.read_text()
             self.settings["port"] = int(Path(port_file).read_text())  # the same one when it starts again

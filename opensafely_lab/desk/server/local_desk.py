@@ -23,7 +23,8 @@ from opensafely_lab.desk.begin import begin
 from opensafely_lab.desk.inspect import notebook_info
 from opensafely_lab.desk.runs import RunRecord, RunStore
 from opensafely_lab.desk.server.rows import rows
-from opensafely_lab.desk.settings import NotRunning, RunFile, read_run_file, read_token, state_folder
+from opensafely_lab.desk.settings import NotRunning, RunFile, read_run_file, read_token
+from opensafely_lab.desk.state import State, default_state
 from opensafely_lab.desk.submit import find_study
 from opensafely_lab.errors import ErrorKind, LabError, UsageError
 from opensafely_lab.pipeline.plan import PROJECT_FILE, read_project
@@ -95,11 +96,11 @@ class NoLevel4(LabError):
 
 def local_desk(root: Path) -> LocalDesk:
     """The desk as the server extension starts it."""
-    state = state_folder()
-    return LocalDesk(root, RunStore(state / "runs"), lambda: links(state), lambda: sandbox_status(state))
+    state = State(default_state(os.environ, root=os.geteuid() == 0))
+    return LocalDesk(root, RunStore(state), lambda: links(state), lambda: sandbox_status(state))
 
 
-def links(state: Path) -> Links:
+def links(state: State) -> Links:
     """Site and level 4 as `up` left word of them. Raises `NotRunning`, `StateError`."""
     from opensafely_lab.desk.client import Client
     from opensafely_lab.desk.level4 import Level4Client
@@ -112,7 +113,7 @@ def links(state: Path) -> Links:
     return Links(run, Client(run.site, read_token(state, "site")), level4)
 
 
-def sandbox_status(state: Path) -> str:
+def sandbox_status(state: State) -> str:
     """ "ok", or what is missing. Asked in a process of its own: the sandbox dies with the thread that starts it."""
     code = (
         "import sys; from pathlib import Path; from opensafely_lab.desk.doctor import sandbox;"
@@ -121,7 +122,7 @@ def sandbox_status(state: Path) -> str:
     )
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, str(state)],
+            [sys.executable, "-c", code, str(state.folder)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=SANDBOX_SECONDS,

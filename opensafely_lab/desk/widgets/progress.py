@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ipywidgets import HBox, IntProgress, Label
+from ipywidgets import HBox, IntProgress, Label  # type: ignore[import-untyped]
 
 from opensafely_lab.desk.runs import ENDED
+from opensafely_lab.errors import LabError
 from opensafely_lab.wire.lab import RunKind, RunRow, Stage
 
 JOB_MIME = "application/vnd.opensafely.job+json"
@@ -73,8 +74,8 @@ def follow(row: RunRow, look: Callable[[], RunRow], display: Callable[..., Any])
             threading.Event().wait(SECONDS_BETWEEN_LOOKS)
             try:
                 now = look()
-            except Exception:  # noqa: BLE001 - a look that fails is looked again; the panel knows in any case
-                continue
+            except LabError:
+                continue  # the site is away for a moment; the panel says so
             progress.show(now)
         handle.update(link(now), raw=True)
 

@@ -30,6 +30,9 @@ BROKE = Problem(
 
 
 def main(arguments: list[str]) -> int:
+    if arguments[0] == "--probe":
+        sys.stdout.write(sandbox(State(Path(arguments[1]))))
+        return 0
     store, run = RunStore(State(Path(arguments[0]))), arguments[1]
     work(store, store.read(run))
     return 0
@@ -81,6 +84,14 @@ def run_on_dummy_data(store: RunStore, record: RunRecord, tell: Tell) -> RunReco
         done = dummy_run(plan, ports, banner, notify=lambda phase: tell(stages[phase]))
     store.keep_result(record.row.id, done.shown.notebook)
     return store.change(record, stage=Stage.DONE, has_result=True, level="dummy")
+
+
+def sandbox(state: State) -> str:
+    """ "ok", or which layers of the sandbox are missing here."""
+    from opensafely_lab.desk.dummy import ports_here
+
+    report = ports_here(state).executor.probe()
+    return "ok" if report.ok else "; ".join(f"{layer.name}: {layer.detail}" for layer in report.layers if not layer.ok)
 
 
 def problem_of(error: LabError) -> Problem:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -28,12 +29,11 @@ from opensafely_lab.desk.state import State, default_state
 from opensafely_lab.desk.submit import find_study
 from opensafely_lab.errors import ErrorKind, LabError, UsageError
 from opensafely_lab.pipeline.plan import PROJECT_FILE, read_project
-from opensafely_lab.wire.base import JobState
+from opensafely_lab.wire.base import JobCode
 from opensafely_lab.wire.lab import (
     CreateStudy,
     NotebookInfo,
     Result,
-    RunKind,
     RunList,
     RunRow,
     StartRun,
@@ -44,15 +44,19 @@ from opensafely_lab.wire.level4 import Level4Job, ResultDocument
 from opensafely_lab.wire.site import Job, Me
 
 SECONDS_BETWEEN_FILES = 0.3
-SECONDS_WHILE_ACTIVE = 1.0
-SECONDS_WHILE_QUIET = 10.0
+SECONDS_FOR_NEWS = 20.0  # the site holds the question until there is some
+SECONDS_FOR_RESULT = 0.5  # a job has succeeded, and level 4 does not list it yet
+TRIES_FOR_RESULT = 40
+SECONDS_WITHOUT_SITE = 5.0
+SECONDS_UNWATCHED = 60.0
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 SANDBOX_SECONDS = 120
 DEFAULT_TEMPLATE = "default"
 
 
 class SiteLink(Protocol):
     def me(self) -> Me: ...
-    def jobs(self, workspace: str) -> list[Job]: ...
+    def jobs(self, workspace: str, *, seen: datetime | None = None, wait: float = 0.0) -> list[Job]: ...
 
 
 class Level4Link(Protocol):
@@ -77,10 +81,6 @@ class News:
     jobs: tuple[Job, ...] = ()
     level4: Mapping[str, Level4Job] = field(factory=dict)
     level4_answers: bool = False
-
-    @property
-    def active(self) -> bool:
-        return any(job.state in (JobState.PENDING, JobState.RUNNING) for job in self.jobs)
 
 
 class NoLevel4(LabError):
@@ -115,14 +115,9 @@ def links(state: State) -> Links:
 
 def sandbox_status(state: State) -> str:
     """ "ok", or what is missing. Asked in a process of its own: the sandbox dies with the thread that starts it."""
-    code = (
-        "import sys; from pathlib import Path; from opensafely_lab.desk.doctor import sandbox;"
-        "from opensafely_lab.desk.state import State; check = sandbox(State(Path(sys.argv[1])));"
-        "print('ok' if check.ok else check.detail)"
-    )
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, str(state.folder)],
+            [sys.executable, "-m", "opensafely_lab.desk.worker", "--probe", str(state.folder)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=SANDBOX_SECONDS,
@@ -273,36 +268,39 @@ class LocalDesk:
                 self._tell()
 
     def _follow_services(self) -> None:
+        """Ask, tell, and ask again: the site answers when there is news, so there is no hurry in between."""
+        patience = TRIES_FOR_RESULT
         while not self._closed.is_set():
-            news = self._ask_services()
+            unread = any(job.code is JobCode.SUCCEEDED and job.id not in self._news.level4 for job in self._news.jobs)
+            patience = patience - 1 if unread else TRIES_FOR_RESULT
+            news = self._ask_services(SECONDS_FOR_RESULT if unread and patience > 0 else SECONDS_FOR_NEWS)
             if news != self._news:
                 self._news = news
                 self._tell()
-            waits_for_job = any(r.job and r.job not in {j.id for j in news.jobs} for r in self.store.records())
-            active = self._listeners and (news.active or waits_for_job or self._under_way())
-            self._asked.wait(SECONDS_WHILE_ACTIVE if active else SECONDS_WHILE_QUIET)
-            self._asked.clear()
+            if news.me is None or not self._listeners:
+                self._asked.wait(SECONDS_WITHOUT_SITE if self._listeners else SECONDS_UNWATCHED)
+                self._asked.clear()
 
-    def _under_way(self) -> bool:
-        return any(r.row.kind is RunKind.SUBMITTED and r.row.progress < 1 for r in self.store.records())
-
-    def _ask_services(self) -> News:
+    def _ask_services(self, wait: float) -> News:
         """One round of questions. What does not answer is left as unknown; nothing is raised."""
+        before = self._news
         try:
             if self._links is None:
                 self._links = self.connect()
             links = self._links
             me = links.site.me()
-            jobs = tuple(links.site.jobs(links.run.workspace))
+            seen = max((job.updated_at for job in before.jobs), default=LONG_AGO)
+            known = before.me is not None and bool(self._listeners)
+            jobs = links.site.jobs(links.run.workspace, seen=seen, wait=wait if known else 0.0)
         except LabError:
             self._links = None  # `up` may have begun anew, at another address
-            return News(jobs=self._news.jobs, level4=self._news.level4)
-        level4, answers = self._news.level4, False
+            return News(jobs=before.jobs, level4=before.level4)
+        level4, answers = before.level4, False
         if links.level4 is not None:
             with contextlib.suppress(LabError):
                 level4 = {job.id: job for job in links.level4.jobs()}
                 answers = True
-        return News(me=me, jobs=jobs, level4=level4, level4_answers=answers)
+        return News(me=me, jobs=tuple(jobs), level4=level4, level4_answers=answers)
 
     def _test_sandbox(self) -> None:
         self._sandbox = self.sandbox()

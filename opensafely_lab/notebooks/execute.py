@@ -44,7 +44,7 @@ class Places:
     """The folders of a run, as the executor mounts them."""
 
     def __init__(self, top: str = "/") -> None:
-        root = Path(top)
+        root = self.top = Path(top)
         self.job = root / "job"
         self.study = root / "study"
         self.work = root / "work" / "study"
@@ -75,6 +75,7 @@ def run(places: Places) -> int:
     source = json.loads((places.job / "notebook.ipynb").read_bytes())
     cells = executed_cells(source, job)
     lay_out_study(places, job.get("inputs", {}))
+    lay_out_fonts()
     kernel = Kernel(places, job, [submitted for _, submitted in cells])
     try:
         outcome = execute(places, job, kernel, dict(cells))
@@ -100,7 +101,7 @@ def lay_out_study(places: Places, inputs: dict[str, str]) -> None:
         target = places.work / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        target.symlink_to(mounted)
+        target.symlink_to(places.top / mounted.lstrip("/"))
 
 
 def copy_tree(source: Path, target: Path) -> None:
@@ -115,6 +116,14 @@ def copy_tree(source: Path, target: Path) -> None:
                     copy_tree(Path(entry.path), target / entry.name)
             elif entry.is_file():
                 shutil.copyfile(entry.path, target / entry.name)
+
+
+def lay_out_fonts() -> None:
+    """matplotlib's list of fonts, made when the root was built: it must lie where it could be written."""
+    listed = Path(sys.prefix, "share", "matplotlib")
+    wanted = os.environ.get("MPLCONFIGDIR")
+    if wanted and listed.is_dir():
+        shutil.copytree(listed, wanted, dirs_exist_ok=True)
 
 
 # -- which cell is which ------------------------------------------------------------------------------
@@ -178,7 +187,11 @@ class Kernel:
         self.sockets = [Path(f"{self.connection['ip']}-{port}") for port in ports.values()]
         file = places.kernel / "connection.json"
         file.write_text(json.dumps(self.connection))
-        ours = {"OSL_RUN": job["mode"], "OSL_CELLS": json.dumps(cells), "OSL_REPORT": str(places.report)}
+        ours = {
+            "OSL_RUN": job["mode"],
+            "OSL_CELLS": json.dumps(cells),
+            "OSL_REQUESTS": str(places.report / "requests.json"),
+        }
         environment = {**os.environ, **ours}
         words = [sys.executable, *_same_flags(), "-m", "opensafely_lab.notebooks.batch_kernel", "-f", str(file)]
         self.process = subprocess.Popen(

@@ -7,14 +7,24 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import attrs
 import pytest
 from executor_cases import PYTHON, a_spec
 
-from opensafely_lab.jobs.executors.protocol import MB, EndKind, Executor, Mount, RunResult
+from opensafely_lab.jobs.executors.protocol import (
+    MB,
+    EndKind,
+    Executor,
+    ExecutorUnavailable,
+    Mount,
+    RunResult,
+    RunSpec,
+    RunState,
+)
+from opensafely_lab.jobs.executors.unsafe_plain import UnsafePlainExecutor
 from opensafely_lab.jobs.loop import run_to_end
 from opensafely_lab.notebooks.control import parse_cells, parse_error, parse_status
 
-pytest_plugins = ["executor_cases"]
 pytestmark = pytest.mark.sandbox
 
 EXECUTE = (*PYTHON, "-m", "opensafely_lab.notebooks.execute")
@@ -215,3 +225,48 @@ def test_plots_and_frames_work_in_there(execute):
     assert failure(result) == (None, None)
     assert texts(result)[0] == "3\n"
     assert parse_cells(control(result, "cells.json")).outputs == (0, 1)
+
+
+# -- without a sandbox: dummy data only ------------------------------------------------------------
+
+
+@pytest.fixture
+def unsafe(tmp_path: Path) -> UnsafePlainExecutor:
+    return UnsafePlainExecutor(tmp_path / "state")
+
+
+def unsafe_spec(
+    mode: str, notebook: bytes, mounts: tuple[Mount, ...] = (), inputs: dict[str, str] | None = None
+) -> RunSpec:
+    job = {"parameters": {}, "ordinals": [0, 1], "mode": mode, "inputs": inputs or {}}
+    files = {"notebook.ipynb": notebook, "job.json": json.dumps(job).encode()}
+    return a_spec(
+        "/opt/venv/bin/python", "-m", "opensafely_lab.notebooks.execute", files=files, mounts=mounts, wall_seconds=60.0
+    )
+
+
+def test_without_a_sandbox_dummy_data_can_be_used_and_it_says_so(unsafe, study, caplog):
+    notebook = a_notebook(
+        "from analysis.helpers import double; print(double(2), open('output/dataset.csv').read())",
+        "import os; print(os.environ['OSL_REQUESTS'].endswith('/outputs/.osl/requests.json'))",
+    )
+    spec = unsafe_spec("dummy", notebook, mounts_of(study), {"output/dataset.csv": "/inputs/0/dataset.csv"})
+    result = run_to_end(unsafe, spec)
+    assert failure(result) == (None, None), result.log
+    assert texts(result) == ["4 patient_id\n1\n\n", "True\n"]
+    assert (result.layers["executor"], result.layers["isolation"]) == ("unsafe-plain", "none")
+    assert "UNSAFE" in caplog.text
+    assert not unsafe.probe().ok
+
+
+def test_without_a_sandbox_nothing_is_run_on_real_data(unsafe):
+    spec = unsafe_spec("real", a_notebook("1"))
+    with pytest.raises(ExecutorUnavailable):
+        run_to_end(unsafe, spec)
+    assert unsafe.state(spec.id) is RunState.ABSENT
+
+
+def test_without_a_sandbox_a_run_can_still_be_ended(unsafe):
+    spec = unsafe_spec("dummy", a_notebook("import time; time.sleep(60)"))
+    result = run_to_end(unsafe, attrs.evolve(spec, limits=attrs.evolve(spec.limits, wall_seconds=2.0)))
+    assert result.end.kind is EndKind.TIME

@@ -129,7 +129,7 @@ def test_a_success_brings_a_document_and_tells_its_way(case: Case) -> None:
     assert result.document is not None
     json.loads(result.document.notebook)
     json.loads(result.document.disclosure)
-    assert told == [JobCode.EXECUTING, JobCode.CHECKING]
+    assert told[-2:] == [JobCode.EXECUTING, JobCode.CHECKING]
     assert result.executor == case.work.probe().executor
     assert result.layers
 
@@ -139,7 +139,7 @@ def test_a_failure_brings_a_class_and_a_cell_and_no_document(case: Case) -> None
     assert result.code is JobCode.RUN_FAILED
     assert result.document is None
     assert isinstance(result.failure, RunFailure)
-    assert told == [JobCode.EXECUTING]
+    assert told[-1] is JobCode.EXECUTING
 
 
 def test_it_ends_soon_after_it_is_asked_to(case: Case) -> None:

@@ -130,10 +130,11 @@ def init(given: argparse.Namespace) -> int:
 @command("strip-outputs", option("notebook", type=Path, nargs="*", metavar="NOTEBOOK", help="files to strip in place"))
 def strip_outputs(given: argparse.Namespace) -> int:
     """Remove outputs from notebooks: the named files, or standard input to standard output (git's filter)."""
+    from opensafely_lab.desk import stripfilter
     from opensafely_lab.notebooks.source import strip
 
     if not given.notebook:
-        sys.stdout.buffer.write(strip(sys.stdin.buffer.read()))
+        return stripfilter.run(sys.stdin.buffer, sys.stdout.buffer, sys.stderr)
     for path in given.notebook:
         path.write_bytes(strip(path.read_bytes()))
     return 0

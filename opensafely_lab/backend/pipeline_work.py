@@ -14,7 +14,7 @@ from opensafely_lab.disclosure.requests import parse
 from opensafely_lab.errors import LabError
 from opensafely_lab.notebooks.result import Banner
 from opensafely_lab.pipeline.chain import Authorised, DefinitionChanged, RealRun, real_run
-from opensafely_lab.pipeline.execution import RunCancelled
+from opensafely_lab.pipeline.sandboxed import RunCancelled
 from opensafely_lab.pipeline.machine import machine_ports
 from opensafely_lab.pipeline.plan import Plan, load_plan
 from opensafely_lab.pipeline.ports import Phase, Ports

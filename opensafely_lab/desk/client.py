@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable
-from typing import Literal
 
-from opensafely_lab.desk.http import NotFound, Service
-from opensafely_lab.errors import UsageError
+from opensafely_lab.desk.http import Service
+from opensafely_lab.errors import LabError, UsageError
 from opensafely_lab.study.ids import InvalidId, is_name
 from opensafely_lab.wire.site import Job, JobList, Me, SubmitRequest
 
 _IDENTIFIER = re.compile(r"[a-z0-9]{16}\Z")
 UPLOAD_SECONDS = 120.0
 API = "/api/v1"
-
-__all__ = ["Client", "NotFound"]
 
 
 class Client:
@@ -30,10 +28,9 @@ class Client:
         site_url: str,
         token: str,
         *,
-        sleep: Callable[[float], None] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
         unsafe_plain_http: bool = False,
     ) -> None:
-        more = {} if sleep is None else {"sleep": sleep}
         self._service = Service(
             site_url,
             token,
@@ -41,7 +38,7 @@ class Client:
             hint="Is `opensafely-lab up` running?",
             read_seconds=UPLOAD_SECONDS,
             unsafe_plain_http=unsafe_plain_http,
-            **more,
+            sleep=sleep,
         )
 
     @property
@@ -55,12 +52,8 @@ class Client:
         """Whether the site answers at all."""
         try:
             self._service.send("GET", "/health", safe=False)
-        except Exception as error:
-            from opensafely_lab.errors import LabError
-
-            if isinstance(error, LabError):
-                return False
-            raise
+        except LabError:
+            return False
         return True
 
     def me(self) -> Me:
@@ -88,17 +81,14 @@ class Client:
         return self._service.ask(JobList, "GET", f"{API}/jobs?workspace={workspace}").jobs
 
     def job(self, job: str) -> Job:
-        return self._service.ask(Job, "GET", f"{API}/jobs/{_identifier(job)}")
+        return self._service.ask(Job, "GET", f"{API}/jobs/{checked_identifier(job)}")
 
     def cancel(self, job: str) -> Job:
         """Ask for a job to be cancelled; again and again is the same as once."""
-        return self._service.ask(Job, "POST", f"{API}/jobs/{_identifier(job)}/cancel")
+        return self._service.ask(Job, "POST", f"{API}/jobs/{checked_identifier(job)}/cancel")
 
 
-def _identifier(text: str) -> str:
+def checked_identifier(text: str) -> str:
     if not _IDENTIFIER.match(text):
         raise UsageError("That cannot be the id of a job.", next_step="Copy it from the panel of runs.")
     return text
-
-
-Kind = Literal["user", "backend"]

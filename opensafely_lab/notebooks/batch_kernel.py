@@ -41,7 +41,7 @@ def main() -> None:
     # Last, so that a `pandas.py` in a study cannot take the place of pandas.
     sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
     sys.path.append(os.getcwd())
-    settings = ["--HistoryManager.enabled=False", "--InteractiveShellApp.ignore_cwd=True"]
+    settings = ["--HistoryManager.enabled=False", "--InteractiveShellApp.ignore_cwd=True", "--colors=nocolor"]
     BatchKernelApp.launch_instance([*sys.argv[1:], *settings])
 
 

@@ -121,18 +121,23 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def executed_cells(source: dict[str, Any], job: dict[str, Any]) -> list[tuple[int, int | None]]:
-    """What the kernel will execute: (position in the notebook that papermill executes, submitted index)."""
-    ordinals = iter(job["ordinals"])
-    cells: list[tuple[dict[str, Any], int | None]] = []
-    for cell in source["cells"]:
-        cells.append((cell, next(ordinals, None) if cell["cell_type"] == "code" else None))
-    if job["parameters"]:
-        cells.insert(injected_at(source), ({"cell_type": "code", "source": "parameters"}, None))
-    return [
-        (position, submitted)
-        for position, (cell, submitted) in enumerate(cells)
-        if cell["cell_type"] == "code" and "".join(cell["source"]).strip() and not _skipped(cell)
-    ]
+    """What the kernel will execute: (position in the notebook that papermill executes, submitted index).
+
+    `ordinals` are the submitted indices of what is executed, in order; None, the cell of parameters, is put
+    where papermill puts it, and only if it does.
+    """
+    submitted = iter([ordinal for ordinal in job["ordinals"] if ordinal is not None])
+    injected = injected_at(source) if job["parameters"] else None
+    cells: list[tuple[int, int | None]] = []
+    for position, cell in enumerate(source["cells"]):
+        if position == injected:
+            cells.append((position, None))
+        if runs(cell):
+            shifted = position + (injected is not None and position >= injected)
+            cells.append((shifted, next(submitted, None)))
+    if injected == len(source["cells"]):
+        cells.append((injected, None))
+    return cells
 
 
 def injected_at(source: dict[str, Any]) -> int:
@@ -148,8 +153,9 @@ def _tags(cell: dict[str, Any]) -> list[str]:
     return tags
 
 
-def _skipped(cell: dict[str, Any]) -> bool:
-    return "skip-execution" in _tags(cell)
+def runs(cell: dict[str, Any]) -> bool:
+    """Whether nbclient sends it to the kernel."""
+    return cell["cell_type"] == "code" and bool("".join(cell["source"]).strip()) and "skip-execution" not in _tags(cell)
 
 
 # -- the kernel ---------------------------------------------------------------------------------------
@@ -261,9 +267,8 @@ def summarise(
     from opensafely_lab.notebooks.control import FAILURE_CLASSES, failure_class
 
     outputs, counts = [], {}
-    notebook = watch.notebook or {"cells": []}
     for position, submitted in cells.items():
-        cell = notebook["cells"][position] if position < len(notebook["cells"]) else {}
+        cell = watch.cells[position] if position < len(watch.cells) else {}
         if submitted is None:
             continue
         if cell.get("execution_count"):
@@ -277,7 +282,7 @@ def summarise(
         "status": {"state": state, "class": known, "cell": cell_now},
         "cells": {"outputs": outputs, "execution_counts": counts},
         "error": error,
-        "executed": notebook,
+        "executed": {"cells": watch.cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5},
     }
 
 

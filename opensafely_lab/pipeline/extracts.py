@@ -9,7 +9,8 @@ from typing import Any
 from attrs import frozen
 
 from opensafely_lab.ehrql import loader
-from opensafely_lab.ehrql.model import Dataset, dataset_schema, digest, to_json
+from opensafely_lab.ehrql.model import DatasetModel, dataset_schema
+from opensafely_lab.ehrql.model_json import dataset_to_json, digest
 from opensafely_lab.errors import Refused
 from opensafely_lab.expressions.schema import DatasetSchema
 from opensafely_lab.notebooks.prepared import string_literals
@@ -42,7 +43,7 @@ class Definition:
     """A dataset definition, evaluated: the input it makes and its frozen query model."""
 
     input: ExtractInput
-    model: Dataset
+    model: DatasetModel
 
     @property
     def digest(self) -> str:
@@ -63,7 +64,7 @@ def make(definition: Definition, records: Path, folder: Path, ports: Ports, *, d
     """Run a definition on a folder of table files; the extract is written into `folder`."""
     extract = Extract(definition.input.output, folder / definition.input.output.name, dataset_schema(definition.model))
     message = {
-        "model": to_json(definition.model),
+        "model": dataset_to_json(definition.model),
         "records": str(records),
         "output": str(extract.file),
         "dummy": dummy,

@@ -471,7 +471,7 @@ class _Reader:
                 try:
                     found[name.text] = make_spec(name.text, yamltext.value(said_of_it))
                 except ParameterError as error:
-                    self.wrong(said_of_it.line, f"{said}: {str(error).removesuffix('.')}")
+                    self.wrong(said_of_it.line, f"{said}: {error.sentence.removesuffix('.')}")
         return found
 
     def _check_needs(self, actions: Mapping[str, Action]) -> None:

@@ -127,7 +127,7 @@ def served(app: FastAPI) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True
         thread.join(10)
 
 
@@ -257,7 +257,7 @@ def everything(folder: Path, **agent_changes: Any) -> Everything:
     )
 
 
-@define
+@define(slots=False)
 class FakeWork:
     """Carries out a job by writing down that it did. The parameter `mode` says how it goes."""
 

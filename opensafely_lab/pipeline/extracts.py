@@ -13,7 +13,7 @@ from opensafely_lab.ehrql.model import DatasetModel, dataset_schema
 from opensafely_lab.ehrql.model_json import dataset_to_json, digest
 from opensafely_lab.errors import Refused
 from opensafely_lab.expressions.schema import DatasetSchema
-from opensafely_lab.notebooks.prepared import string_literals
+from opensafely_lab.notebooks.prepared import literals_beside, string_literals
 from opensafely_lab.pipeline import child, tasks
 from opensafely_lab.pipeline.isolation import SandboxIsolation
 from opensafely_lab.pipeline.plan import Plan
@@ -95,11 +95,13 @@ def describe(path: PurePosixPath, file: Path, folder: Path, ports: Ports) -> Ext
 def invent(path: PurePosixPath, schema: DatasetSchema, plan: Plan, folder: Path, ports: Ports) -> Extract:
     """Dummy rows made from a schema and the notebook's own words, never from rows."""
     file = folder / path.name
+    beside = literals_beside(plan.notebook, [column.name for column in schema.columns])
     message = {
         "schema": tasks.schema_json(schema),
         "output": str(file),
         "seed": DUMMY_SEED,
         "literals": sorted(string_literals(plan.notebook)),
+        "beside": {column: sorted(texts) for column, texts in beside.items()},
     }
     child.ask("dummy", message, scratch=folder, limits=ports.child_limits)
     return Extract(path, file, schema)

@@ -6,7 +6,9 @@ a parameter; never a value from the data, and never text that a run made.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
+from types import TracebackType
 from typing import ClassVar
 
 
@@ -16,8 +18,10 @@ class ErrorKind(Enum):
     RUN_FAILED = "run-failed"
     USAGE = "usage"
     REFUSED = "refused"
+    UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not-found"
+    TOO_LARGE = "too-large"
     HELD = "held"
     PLATFORM = "platform"
 
@@ -28,8 +32,10 @@ EXIT_CODES: dict[ErrorKind, int] = {
     ErrorKind.RUN_FAILED: 1,
     ErrorKind.USAGE: 2,
     ErrorKind.REFUSED: 3,
+    ErrorKind.UNAUTHENTICATED: 3,
     ErrorKind.FORBIDDEN: 3,
     ErrorKind.NOT_FOUND: 2,
+    ErrorKind.TOO_LARGE: 3,
     ErrorKind.HELD: 4,
     ErrorKind.PLATFORM: 5,
 }
@@ -38,8 +44,10 @@ HTTP_STATUS: dict[ErrorKind, int] = {
     ErrorKind.RUN_FAILED: 422,
     ErrorKind.USAGE: 400,
     ErrorKind.REFUSED: 409,
+    ErrorKind.UNAUTHENTICATED: 401,
     ErrorKind.FORBIDDEN: 403,
     ErrorKind.NOT_FOUND: 404,
+    ErrorKind.TOO_LARGE: 413,
     ErrorKind.HELD: 409,
     ErrorKind.PLATFORM: 503,
 }
@@ -70,6 +78,24 @@ class LabError(Exception):
 
     def __str__(self) -> str:
         return f"{self.sentence} {self.next_step}".strip()
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: the sentence, the next step, the line of the cell."""
+        lines = [frame.tb_lineno for frame in _frames(self.__traceback__) if "ipykernel" in _file(frame)]
+        where = f" (line {lines[-1]} of this cell)" if lines else ""
+        return [f"{type(self).__name__}{where}: {self.sentence}", *([self.next_step] if self.next_step else [])]
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
+
+
+def _file(frame: TracebackType) -> str:
+    """A cell's code has a file name of its own, such as /tmp/ipykernel_12/345.py."""
+    parts = frame.tb_frame.f_code.co_filename.replace("\\", "/").split("/")
+    return parts[-2] if len(parts) > 1 else ""
 
 
 class UsageError(LabError):

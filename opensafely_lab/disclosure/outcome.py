@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Iterable
+from enum import StrEnum
 
 from attrs import field, frozen
 
 # The one mark for a hidden number, whatever the reason (disclosure.md, decision 8).
 REDACTED = "[REDACTED]"
 
+# In place of what a cell of the notebook wrote by itself, whatever it was and whether or not it was.
+PLACEHOLDER_SENTENCE = "What this cell writes itself is not shown: only tables and figures asked for with safe are."
+PLACEHOLDER_NEXT_STEP = "Ask for it with safe.table or safe.plot; look at printed output in a run on dummy data."
 
-class Verdict(str, Enum):
+
+class Verdict(StrEnum):
     VERIFIED = "verified"  # the gate computed it
     CHECKED = "checked"  # a file whose every cell passes; a checker looks first
     HELD = "held"
 
 
-class Treatment(str, Enum):
+class Treatment(StrEnum):
     AS_IS = "as is"
     ROUNDED = "rounded"
     HIDDEN = "hidden"  # rounded, and some cells hidden
+
+
+def _texts(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(texts)
 
 
 @frozen
@@ -28,12 +37,13 @@ class ShownTable:
 
     `columns` are the headings, `label_columns` how many of them (from the left) are labels, and
     each row has as many cells as there are columns. A number is text in the policy's format, a
-    hidden one is `REDACTED`.
+    hidden one is `REDACTED`. `total_rows` are the indices of the rows that add up others.
     """
 
-    columns: tuple[str, ...] = field(converter=tuple)
+    columns: tuple[str, ...] = field(converter=_texts)
     label_columns: int
     rows: tuple[tuple[str, ...], ...]
+    total_rows: tuple[int, ...] = ()
 
 
 @frozen

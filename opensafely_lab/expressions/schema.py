@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from attrs import field, frozen
@@ -39,11 +40,15 @@ class ColumnSchema:
     column_class: ColumnClass = ColumnClass.ORDINARY
 
 
+def _columns(columns: Iterable[ColumnSchema]) -> tuple[ColumnSchema, ...]:
+    return tuple(columns)
+
+
 @frozen
 class DatasetSchema:
     """The columns of one extract, `patient_id` first."""
 
-    columns: tuple[ColumnSchema, ...] = field(converter=tuple)
+    columns: tuple[ColumnSchema, ...] = field(converter=_columns)
 
     def column(self, name: str) -> ColumnSchema | None:
         return next((c for c in self.columns if c.name == name), None)

@@ -36,6 +36,7 @@ FAILURE_CLASSES = (
     "time-limit",
     "memory-limit",
     "not-started",
+    "requests-differ",  # the real run asked for something else than the dummy run
 )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
+
+from pydantic import Field
 
 from opensafely_lab.wire.base import Message, ParameterValue
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """Where a run is, for the progress bar and the panel."""
 
     QUEUED = "queued"
@@ -22,7 +24,7 @@ class Stage(str, Enum):
     REFUSED = "refused"
 
 
-class RunKind(str, Enum):
+class RunKind(StrEnum):
     LOCAL = "local"  # on dummy data, on this computer
     SUBMITTED = "submitted"
 
@@ -85,7 +87,7 @@ class StartRun(Message):
     path: str
     kind: RunKind
     parameters: dict[str, ParameterValue]
-    fixes: list[str] = []
+    fixes: list[str] = Field(default_factory=list)
 
 
 class Started(Message):

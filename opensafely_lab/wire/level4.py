@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from typing import Annotated
 
-from opensafely_lab.wire.base import Commit, Identifier, Message, Name, ParameterValue
+from pydantic import Field, StringConstraints
+
+from opensafely_lab.wire.base import Commit, Identifier, Message, Moment, Name, ParameterName, ParameterValue
+
+Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 
 
 class Failure(Message):
     """Why a real run failed: a class from a fixed list and the cell, from a daily budget."""
 
-    failure_class: str
-    cell: int | None
+    failure_class: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,39}$")]
+    cell: Annotated[int, Field(ge=0, lt=10_000)] | None
 
 
 class Level4Job(Message):
@@ -23,9 +27,9 @@ class Level4Job(Message):
     backend: Name
     action: Name
     commit: Commit
-    parameters: dict[str, ParameterValue]
+    parameters: dict[ParameterName, ParameterValue]
     succeeded: bool
-    finished_day: str  # the day; durations are told in slots (disclosure.md, decision 2)
+    finished_day: Day  # the day; durations are told in slots (disclosure.md, decision 2)
     result: bool
     failure: Failure | None
 
@@ -50,4 +54,4 @@ class Heartbeat(Message):
     executor: str
     layers: dict[str, str]
     ready: bool
-    since: datetime
+    since: Moment

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from opensafely_lab.wire.base import (
+    STATE_OF,
     Commit,
     Digest,
     IdempotencyKey,
@@ -15,7 +15,9 @@ from opensafely_lab.wire.base import (
     JobCode,
     JobState,
     Message,
+    Moment,
     Name,
+    ParameterName,
     ParameterValue,
 )
 
@@ -24,12 +26,36 @@ from opensafely_lab.wire.base import (
 RequestListText = Annotated[str, Field(max_length=256 * 1024)]
 
 
+LARGEST_NOTEBOOK = 10_000  # cells
+
+
+def _plain_number(key: object) -> object:
+    """JSON has text for keys. One way to write each number: not " 1", "+1", "01" or "1.0"."""
+    if isinstance(key, str):
+        if not (key.isascii() and key.isdecimal() and len(key) <= 5 and str(int(key)) == key):
+            raise ValueError("not a plain number")
+        return int(key)
+    return key
+
+
+CellIndex = Annotated[int, Field(ge=0, lt=LARGEST_NOTEBOOK)]
+CellKey = Annotated[int, BeforeValidator(_plain_number, json_schema_input_type=int), Field(ge=0, lt=LARGEST_NOTEBOOK)]
+
+
 class Layout(Message):
     """Where the dummy run had output: the code cells (index in the submitted source) that get a
     placeholder, and the execution number of every code cell that ran."""
 
-    outputs: Annotated[list[Annotated[int, Field(ge=0, lt=10_000)]], Field(max_length=10_000)]
-    execution_counts: dict[Annotated[int, Field(ge=0, lt=10_000)], Annotated[int, Field(ge=1, lt=10_000)]]
+    outputs: Annotated[list[CellIndex], Field(max_length=LARGEST_NOTEBOOK)]
+    execution_counts: Annotated[
+        dict[CellKey, Annotated[int, Field(ge=1, lt=LARGEST_NOTEBOOK)]], Field(max_length=LARGEST_NOTEBOOK)
+    ]
+
+    @model_validator(mode="after")
+    def _in_order_once_each(self) -> Self:
+        if self.outputs != sorted(set(self.outputs)):
+            raise ValueError("outputs are cell indices in order, once each")
+        return self
 
 
 class SubmitRequest(Message):
@@ -42,11 +68,18 @@ class SubmitRequest(Message):
     commit: Commit
     bundle: Digest  # of the git bundle, uploaded before
     action: Name
-    parameters: Annotated[dict[str, ParameterValue], Field(max_length=100)]
+    parameters: Annotated[dict[ParameterName, ParameterValue], Field(max_length=100)]
     requests: RequestListText
     layout: Layout
-    definitions: dict[Name, Digest]  # ehrql action -> digest of its query model, evaluated at submit
+    # ehrql action -> digest of its query model, evaluated at submit
+    definitions: Annotated[dict[Name, Digest], Field(max_length=100)]
     policy: Name
+
+    @model_validator(mode="after")
+    def _each_backend_once(self) -> Self:
+        if len(set(self.backends)) != len(self.backends):
+            raise ValueError("a backend is named twice")
+        return self
 
 
 class Job(Message):
@@ -58,11 +91,11 @@ class Job(Message):
     backend: Name
     commit: Commit
     action: Name
-    parameters: dict[str, ParameterValue]
+    parameters: dict[ParameterName, ParameterValue]
     state: JobState
     code: JobCode
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment  # every change has its own, later than all before: `seen=` asks for what came after
     author: Name
 
 
@@ -94,7 +127,10 @@ class Assignment(Message):
 
 
 class AssignmentList(Message):
-    assignments: list[Assignment]
+    """Open work, oldest first. `revision` is what the agent has then seen: `?seen=` asks for what came after."""
+
+    assignments: Annotated[list[Assignment], Field(max_length=100)]
+    revision: Annotated[int, Field(ge=0)]
 
 
 class JobNotice(Message):
@@ -103,6 +139,19 @@ class JobNotice(Message):
     job: Identifier
     state: JobState
     code: JobCode
+
+    @model_validator(mode="after")
+    def _code_and_state_agree(self) -> Self:
+        if STATE_OF[self.code] is not self.state or self.code is JobCode.CREATED:
+            raise ValueError("this code does not go with this state")
+        return self
+
+
+class Health(Message):
+    """That the site answers, and which version it is."""
+
+    version: str
+    ready: bool
 
 
 class Refusal(Message):

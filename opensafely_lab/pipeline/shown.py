@@ -1,0 +1,91 @@
+"""What an author is shown of a run, as files: these bytes, these names and nothing else.
+
+`result.ipynb`, `tables/NN-name.csv`, `figures/NN-name.png`, `disclosure.json`. Every byte is made
+from the submitted source and from outcomes of the gate; a file's name from the request's place and
+name, which the dummy run fixed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from attrs import frozen
+
+from opensafely_lab.disclosure import record
+from opensafely_lab.disclosure.outcome import Outcome, Verdict
+from opensafely_lab.disclosure.policy import Policy
+from opensafely_lab.errors import PlatformError, Refused
+
+NOTEBOOK = PurePosixPath("result.ipynb")
+
+
+class OutNotEmpty(Refused):
+    code = "out-not-empty"
+
+
+class OutNotWritable(PlatformError):
+    code = "out-not-writable"
+
+
+@frozen
+class Shown:
+    """Exactly what the author sees of one run: files by relative path. `held`: was anything held back?"""
+
+    files: tuple[tuple[PurePosixPath, bytes], ...]
+    held: bool
+
+    def file(self, path: PurePosixPath) -> bytes:
+        return next(data for name, data in self.files if name == path)
+
+    @property
+    def notebook(self) -> bytes:
+        return self.file(NOTEBOOK)
+
+    @property
+    def disclosure(self) -> bytes:
+        return self.file(PurePosixPath(record.FILENAME))
+
+
+def lay_out(
+    notebook: bytes, outcomes: Sequence[Outcome], *, policy: Policy, dummy: bool, placeholders: Iterable[int]
+) -> Shown:
+    """The files of one run."""
+    withheld = sorted(set(placeholders))
+    made = record.record(outcomes, policy=policy, dummy=dummy, placeholders=withheld)
+    files = [(NOTEBOOK, notebook)]
+    files += [(PurePosixPath(file.path), file.data) for file in record.shown_files(outcomes)]
+    files.append((PurePosixPath(record.FILENAME), record.record_bytes(made)))
+    held = bool(withheld) or any(outcome.verdict is Verdict.HELD for outcome in outcomes)
+    return Shown(tuple(files), held)
+
+
+def check_out(out: Path) -> None:
+    """`--out` must be new or empty, so that it holds exactly what is shown."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise OutNotEmpty("--out names something that is not a folder.", next_step="Name a new folder.")
+    if out.is_dir() and any(out.iterdir()):
+        raise OutNotEmpty("The folder of --out is not empty.", next_step="Name a new folder, or empty this one.")
+
+
+def write(shown: Shown, out: Path) -> None:
+    """Write the files; on a full disk none is left half-written. Raises `OutNotWritable`."""
+    written: list[Path] = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, data in shown.files:
+            place = out / name
+            place.parent.mkdir(exist_ok=True)
+            written.append(place)
+            with place.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        for place in written:
+            place.unlink(missing_ok=True)
+        raise OutNotWritable(
+            f"The result could not be written to --out: {os.strerror(error.errno or 0)}.",
+            next_step="Make room or name another folder, and run it again.",
+        ) from error

@@ -60,7 +60,7 @@ def dummy_extract(
     columns = []
     for column in schema.columns:
         own = _words(beside.get(column.name, ()))
-        columns.append(_column(column, own if len(own) > 1 else (*(own or general), *WORDS), rows, chance))
+        columns.append(_column(column, own if len(own) > 1 else (*own, *general, *WORDS), rows, chance))
     table = pa.table(columns, names=[column.name for column in schema.columns])
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".arrow":

@@ -125,9 +125,9 @@ class _Planner:
         ctes = [self.write_stage(level, stage) for (level, _), stage in sorted(self.stages.items(), key=_by_level)]
         final = self.final()
         for name, select in ctes:
-            final = final.with_(exp.to_identifier(name, quoted=True), as_=select, materialized=True)
+            final.with_(exp.to_identifier(name, quoted=True), as_=select, materialized=True, copy=False)
         tables = dict.fromkeys([*self.patient_tables, *(stage.table for stage in self.stages.values())])
-        return Plan(final.sql("duckdb"), tuple(tables))
+        return Plan(final.sql("duckdb", copy=False), tuple(tables))
 
     # --- which stage answers what ---
 
@@ -260,12 +260,14 @@ class _Planner:
             identity = _column(ID, base)
             joins = [(t, n) for t, n in joins if n != base]
         for table, name in joins:
-            select = select.join(table.as_(_name(name)), on=_equal(identity, _column(ID, name)), join_type="left")
-        select = select.select(exp.alias_(identity.copy(), _name(ID)))
+            matched = _equal(identity, _column(ID, name))
+            select.join(table.as_(_name(name)), on=matched, join_type="left", copy=False)
+        columns = [exp.alias_(identity.copy(), _name(ID))]
         for variable in self.dataset.variables:
-            value = exp.cast(to_sql(variable.expr, self.read), SQL_TYPES[variable.expr.type])
-            select = select.select(exp.alias_(value, _name(variable.name)))
-        return select.where(to_sql(self.dataset.population, self.read)).order_by(_name(ID))
+            value = exp.cast(to_sql(variable.expr, self.read), SQL_TYPES[variable.expr.type], copy=False)
+            columns.append(exp.alias_(value, _name(variable.name), copy=False))
+        select.select(*columns, copy=False).where(to_sql(self.dataset.population, self.read), copy=False)
+        return select.order_by(_name(ID), copy=False)
 
     def certain_source(self) -> str | None:
         """A table or stage in which every member of the population has a row, if one is certain."""
@@ -333,7 +335,7 @@ class _StageWriter:
                 value = self.episodes(leaf, passed, name)
             case PickOneRowPerPatient():
                 value = self.pick(leaf, passed)
-        self.outputs.append(exp.alias_(value, name))
+        self.outputs.append(exp.alias_(value, name, copy=False))
 
     def aggregate(self, leaf: Aggregate, passed: Sql | None) -> Sql:
         value = self.row(leaf.source)
@@ -403,18 +405,20 @@ class _StageWriter:
                 return _column(leaf.name, alias)
             return planner.read(leaf)
 
-        rows = exp.select(exp.alias_(_column(ID, alias), ID)).from_(view(self.stage.table).as_(alias))
+        rows = exp.select(exp.alias_(_column(ID, alias), ID)).from_(view(self.stage.table).as_(alias), copy=False)
         for table, name in planner.joins(needed):
-            rows = rows.join(table.as_(_name(name)), on=_equal(_column(ID, alias), _column(ID, name)), join_type="left")
-        for expr, column in self.rows.items():
-            rows = rows.select(exp.alias_(to_sql(expr, leaf_sql), column))
+            matched = _equal(_column(ID, alias), _column(ID, name))
+            rows.join(table.as_(_name(name)), on=matched, join_type="left", copy=False)
+        values = [exp.alias_(to_sql(expr, leaf_sql), column, copy=False) for expr, column in self.rows.items()]
+        rows.select(*values, copy=False)
         names = list(self.flags.values())
         if None not in names:
-            rows = exp.select("*").from_(rows.subquery("rows_")).where(exp.or_(*(exp.column(n) for n in names if n)))
+            passed = exp.or_(*(exp.column(n) for n in names if n), copy=False)
+            rows = exp.select("*").from_(rows.subquery("rows_", copy=False), copy=False).where(passed, copy=False)
         if self.windows:
-            rows = exp.select("*", *self.windows).from_(rows.subquery("ordered_"))
-        grouped = exp.select(exp.column(ID), *self.outputs).from_(rows.subquery("chosen_"))
-        return grouped.group_by(exp.column(ID))
+            rows = exp.select("*", *self.windows).from_(rows.subquery("ordered_", copy=False), copy=False)
+        grouped = exp.select(exp.column(ID), *self.outputs).from_(rows.subquery("chosen_", copy=False), copy=False)
+        return grouped.group_by(exp.column(ID), copy=False)
 
 
 def _by_level(item: tuple[tuple[int, TableSchema], _Stage]) -> tuple[int, str]:

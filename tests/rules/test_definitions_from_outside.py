@@ -165,6 +165,11 @@ def test_queries_are_bounded():
     obj["nodes"] += [{"op": "not", "args": [1 if i == 0 else 9 + i]} for i in range(2_000)]
     with pytest.raises(TypeError, match="deeply"):
         model_json.dataset_from_json(obj)
+    obj = valid()
+    obj["nodes"] += [{"op": "or", "args": [1 if i == 0 else 9 + i] * 2} for i in range(60)]
+    obj["population"] = 69
+    with pytest.raises(TypeError, match="repeats"):
+        model_json.dataset_from_json(obj)
     obj["nodes"] = [{"table": "core.patients"}] * 200_000
     with pytest.raises(TypeError, match="too many"):
         model_json.dataset_from_json(obj)

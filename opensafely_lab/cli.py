@@ -112,6 +112,31 @@ def run(given: argparse.Namespace) -> int:
 
 
 @command(
+    "submit",
+    option("action", nargs="?", metavar="ACTION", help="a notebook:v1 action (default: the study's only one)"),
+    option("--project", type=Path, default=Path(), metavar="DIR", help="the study (default: this folder)"),
+    option("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"),
+    option("--commit", action="store_true", help="commit what has changed first"),
+    option("--strip", action="store_true", help="take saved outputs out of the notebook and commit that"),
+    option("--no-wait", action="store_true", help="do not wait for the end of the job"),
+    STATE,
+)
+def submit(given: argparse.Namespace) -> int:
+    """Send a notebook to the backend, after a run on dummy data here; wait for the end."""
+    from opensafely_lab.desk.submitting import Order
+    from opensafely_lab.desk.submitting import submit as submit_and_follow
+
+    order = Order(
+        project=given.project.absolute(),
+        action=given.action,
+        parameters=[(name, value) for name, value in given.parameter],
+        fixes=tuple(name for name in ("commit", "strip") if getattr(given, name)),
+        wait=not given.no_wait,
+    )
+    return submit_and_follow(order, _state(given), print)
+
+
+@command(
     "init",
     option("folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="a study, or a folder to make one in"),
     option("--template", metavar="NAME", help="make the study from this template (default: gi-bleeding)"),
@@ -130,10 +155,11 @@ def init(given: argparse.Namespace) -> int:
 @command("strip-outputs", option("notebook", type=Path, nargs="*", metavar="NOTEBOOK", help="files to strip in place"))
 def strip_outputs(given: argparse.Namespace) -> int:
     """Remove outputs from notebooks: the named files, or standard input to standard output (git's filter)."""
+    from opensafely_lab.desk import stripfilter
     from opensafely_lab.notebooks.source import strip
 
     if not given.notebook:
-        sys.stdout.buffer.write(strip(sys.stdin.buffer.read()))
+        return stripfilter.run(sys.stdin.buffer, sys.stdout.buffer, sys.stderr)
     for path in given.notebook:
         path.write_bytes(strip(path.read_bytes()))
     return 0
@@ -194,11 +220,9 @@ def _in_our_words(error: Exception) -> str:
 
 
 def _ports(given: argparse.Namespace) -> Ports:
-    from opensafely_lab.pipeline.machine import machine_ports
+    from opensafely_lab.desk.dummy import ports_here
 
-    state = _state(given)
-    state.make()
-    return machine_ports(state.folder / "local", cache=_cache())
+    return ports_here(_state(given))
 
 
 def _state(given: argparse.Namespace) -> State:

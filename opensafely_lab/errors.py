@@ -6,7 +6,9 @@ a parameter; never a value from the data, and never text that a run made.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
+from types import TracebackType
 from typing import ClassVar
 
 
@@ -76,6 +78,24 @@ class LabError(Exception):
 
     def __str__(self) -> str:
         return f"{self.sentence} {self.next_step}".strip()
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: the sentence, the next step, the line of the cell."""
+        lines = [frame.tb_lineno for frame in _frames(self.__traceback__) if "ipykernel" in _file(frame)]
+        where = f" (line {lines[-1]} of this cell)" if lines else ""
+        return [f"{type(self).__name__}{where}: {self.sentence}", *([self.next_step] if self.next_step else [])]
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
+
+
+def _file(frame: TracebackType) -> str:
+    """A cell's code has a file name of its own, such as /tmp/ipykernel_12/345.py."""
+    parts = frame.tb_frame.f_code.co_filename.replace("\\", "/").split("/")
+    return parts[-2] if len(parts) > 1 else ""
 
 
 class UsageError(LabError):

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable
-from typing import Literal
+from datetime import datetime
 
-from opensafely_lab.desk.http import NotFound, Service
-from opensafely_lab.errors import UsageError
+from opensafely_lab.desk.http import Service
+from opensafely_lab.errors import LabError, UsageError
 from opensafely_lab.study.ids import InvalidId, is_name
 from opensafely_lab.wire.site import Job, JobList, Me, SubmitRequest
 
 _IDENTIFIER = re.compile(r"[a-z0-9]{16}\Z")
 UPLOAD_SECONDS = 120.0
+LONGEST_WAIT = 25.0
 API = "/api/v1"
-
-__all__ = ["Client", "NotFound"]
 
 
 class Client:
@@ -30,10 +30,9 @@ class Client:
         site_url: str,
         token: str,
         *,
-        sleep: Callable[[float], None] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
         unsafe_plain_http: bool = False,
     ) -> None:
-        more = {} if sleep is None else {"sleep": sleep}
         self._service = Service(
             site_url,
             token,
@@ -41,7 +40,7 @@ class Client:
             hint="Is `opensafely-lab up` running?",
             read_seconds=UPLOAD_SECONDS,
             unsafe_plain_http=unsafe_plain_http,
-            **more,
+            sleep=sleep,
         )
 
     @property
@@ -55,12 +54,8 @@ class Client:
         """Whether the site answers at all."""
         try:
             self._service.send("GET", "/health", safe=False)
-        except Exception as error:
-            from opensafely_lab.errors import LabError
-
-            if isinstance(error, LabError):
-                return False
-            raise
+        except LabError:
+            return False
         return True
 
     def me(self) -> Me:
@@ -82,23 +77,27 @@ class Client:
         """One job per backend. Sent again after a lost answer: the idempotency key makes that one request."""
         return self._service.ask(JobList, "POST", f"{API}/jobs", body=request).jobs
 
-    def jobs(self, workspace: str) -> list[Job]:
+    def jobs(self, workspace: str, *, seen: datetime | None = None, wait: float = 0.0) -> list[Job]:
+        """The workspace's jobs, newest first. With `seen` and `wait`: once one is newer, or after `wait` seconds."""
         if not is_name(workspace):
             raise InvalidId("That cannot be the name of a workspace.")
-        return self._service.ask(JobList, "GET", f"{API}/jobs?workspace={workspace}").jobs
+        params = {"workspace": workspace, **_polling(seen, wait)}
+        return self._service.ask(JobList, "GET", f"{API}/jobs", params=params).jobs
 
-    def job(self, job: str) -> Job:
-        return self._service.ask(Job, "GET", f"{API}/jobs/{_identifier(job)}")
+    def job(self, job: str, *, seen: datetime | None = None, wait: float = 0.0) -> Job:
+        """One job. With `seen` (its `updated_at`) and `wait`: once it has moved on, or after `wait` seconds."""
+        return self._service.ask(Job, "GET", f"{API}/jobs/{checked_identifier(job)}", params=_polling(seen, wait))
 
     def cancel(self, job: str) -> Job:
         """Ask for a job to be cancelled; again and again is the same as once."""
-        return self._service.ask(Job, "POST", f"{API}/jobs/{_identifier(job)}/cancel")
+        return self._service.ask(Job, "POST", f"{API}/jobs/{checked_identifier(job)}/cancel")
 
 
-def _identifier(text: str) -> str:
+def _polling(seen: datetime | None, wait: float) -> dict[str, str]:
+    return {} if seen is None else {"seen": seen.isoformat(), "wait": f"{min(max(wait, 0.0), LONGEST_WAIT):g}"}
+
+
+def checked_identifier(text: str) -> str:
     if not _IDENTIFIER.match(text):
         raise UsageError("That cannot be the id of a job.", next_step="Copy it from the panel of runs.")
     return text
-
-
-Kind = Literal["user", "backend"]

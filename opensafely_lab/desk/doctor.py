@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attrs import asdict, frozen
 
-from opensafely_lab.desk.health import answers
+from opensafely_lab.desk.health import answers, backend_ready
 from opensafely_lab.desk.state import State
 
 GB = 1 << 30
@@ -86,8 +86,8 @@ def examine(state: State, cache: Path) -> Report:
         ("Lab extension", lab_extension),
         ("server extension", server_extension),
         ("kernel", kernel),
-        ("site", lambda: running(state, "site", "site")),
-        ("backend", lambda: running(state, "level4", "backend")),
+        ("site", lambda: running(state, "site", "site", answers)),
+        ("backend", lambda: running(state, "level4", "backend", backend_ready)),
     )
     return Report(tuple(_guarded(name, look) for name, look in looks))
 
@@ -192,14 +192,14 @@ def kernel() -> Check:
     return Check("kernel", False, "its kernelspec is not installed", "pip install --force-reinstall opensafely-lab")
 
 
-def running(state: State, key: str, name: str) -> Check:
+def running(state: State, key: str, name: str, works: Callable[[str], bool]) -> Check:
     """Whether what `up` started answers. Only needed to submit, so its absence is no failure."""
     url = state.read_run().get(key)
     if not isinstance(url, str):
         return Check(name, False, "none is running here", "Start one with: opensafely-lab up", needed=False)
-    if answers(f"{url}/health"):
+    if works(f"{url}/health"):
         return Check(name, True, f"{url} answers", needed=False)
-    return Check(name, False, f"{url} does not answer", "Stop and start it: opensafely-lab up", needed=False)
+    return Check(name, False, f"{url} does not answer well", "Stop and start it: opensafely-lab up", needed=False)
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:

@@ -6,6 +6,7 @@ with neither where we only look. Everything that can go wrong with git is one se
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -80,12 +81,12 @@ class Repository:
                 )
             # Root may read it anyway: say for these commands, and this folder alone, that it is meant.
             foreign, done = True, _run(folder, words, safe=top)
-        if done.returncode != 0:
+        lines = done.stdout.decode("utf-8", "surrogateescape").split("\n")
+        if done.returncode != 0 and lines[0] != "false":
             raise NotARepository(
                 f"The folder {folder} is not in a git repository.",
                 next_step="Make one of the study's folder: git init, then commit its files.",
             )
-        lines = done.stdout.decode("utf-8", "surrogateescape").split("\n")
         if lines[0] != "true":
             raise NotARepository(
                 f"The folder {folder} is inside git's own folder or a bare repository.",
@@ -117,8 +118,11 @@ class Repository:
 
         Filters count: a notebook whose only change is its output is unchanged where the filter strips it.
         """
-        done = self._ask("status", "--porcelain=v1", "-z", "--untracked-files=no", "--ignore-submodules=none")
-        paths = _status_paths(done.stdout)
+        # Not `git status`: it calls a file changed when its size is another, before any filter is asked.
+        compare = ("-c", "diff.autoRefreshIndex=true", "diff", "--name-only", "--no-renames", "--no-ext-diff",
+                   "--no-textconv", "--ignore-submodules=none", "-z")  # fmt: skip
+        base = "HEAD" if self._look("rev-parse", "--verify", "--quiet", "HEAD").returncode == 0 else "--cached"
+        paths = {name.decode("utf-8", "replace") for name in self._ask(*compare, base).stdout.split(b"\x00") if name}
         for path in also:
             if (self.top / path).exists() and not self._ask("ls-files", "-z", "--", str(path)).stdout:
                 paths.add(str(path))
@@ -161,6 +165,14 @@ class Repository:
         self._act("add", "--update")
         for path in also:
             self._act("add", "--force", "--", str(path))
+        return self._commit(message, who)
+
+    def commit_all(self, message: str, who: str = "analyst") -> CommitSha:
+        """Commit everything in the folder that is not ignored: the first commit of a new study."""
+        self._act("add", "--all")
+        return self._commit(message, who)
+
+    def _commit(self, message: str, who: str) -> CommitSha:
         if self._look("rev-parse", "--verify", "--quiet", "HEAD").returncode == 0 and not self._staged():
             return self.head()
         done = self._run(
@@ -194,12 +206,22 @@ class Repository:
         configured = self._look("config", "--get", f"filter.{stripfilter.NAME}.clean").returncode == 0
         return configured and len(said) > 2 and said[2] == stripfilter.NAME.encode()
 
+    def strips(self, notebook: PurePosixPath) -> bool:
+        """Whether git, asked now, would commit the notebook on the desk without its output: tried, not read."""
+        try:
+            wanted, _ = stripfilter.stripped((self.top / notebook).read_bytes())
+        except OSError:
+            return False
+        made = self._look("hash-object", f"--path={notebook}", "--", str(notebook))
+        expected = hashlib.sha1(b"blob %d\x00%b" % (len(wanted), wanted), usedforsecurity=False).hexdigest()
+        return made.returncode == 0 and made.stdout.decode().strip() == expected
+
     def strip_now(self, notebook: PurePosixPath, message: str, who: str = "analyst") -> CommitSha:
         """Commit the notebook without its saved output. The file that is open on the desk keeps it."""
         self.install_filter(attributes=True)
-        if not self.has_filter(notebook):
+        if not self.strips(notebook):
             raise GitError(
-                f"The repository has another git filter for {_shown(str(notebook))}, so its output cannot be stripped.",
+                f"The git filter that strips {_shown(str(notebook))} does not work here; it may have another one.",
                 next_step="Clear the notebook's outputs, save it and commit it.",
             )
         self._act("add", "--renormalize", "--", str(notebook))
@@ -286,20 +308,6 @@ def _run(
 
 def _enclosing(folder: Path) -> Path | None:
     return next((at for at in (folder, *folder.parents) if (at / ".git").exists()), None)
-
-
-def _status_paths(output: bytes) -> set[str]:
-    """The paths of `git status --porcelain=v1 -z`; a rename gives both of its names."""
-    fields = iter(output.split(b"\x00"))
-    paths: set[str] = set()
-    for field in fields:
-        if len(field) < 4:
-            continue
-        paths.add(field[3:].decode("utf-8", "replace"))
-        if field[:1] in (b"R", b"C"):
-            paths.add(next(fields, b"").decode("utf-8", "replace"))
-    paths.discard("")
-    return paths
 
 
 def _shown(path: str) -> str:

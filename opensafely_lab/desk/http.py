@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import requests
 from attrs import field, frozen
-from pydantic import ValidationError
 from requests.auth import AuthBase
 
 from opensafely_lab import __version__
 from opensafely_lab.errors import ErrorKind, LabError, PlatformError, Refused, UsageError
 from opensafely_lab.wire.base import Message
+from opensafely_lab.wire.decode import BadMessage, decode
 from opensafely_lab.wire.site import Refusal
 
 Method = Literal["GET", "HEAD", "PUT", "POST"]
@@ -41,7 +41,7 @@ class NotSignedIn(Refused):
     """The token is unknown or has expired."""
 
     code = "not-signed-in"
-    kind = ErrorKind.FORBIDDEN
+    kind = ErrorKind.UNAUTHENTICATED
 
 
 class NoPermission(Refused):
@@ -114,14 +114,23 @@ class Service:
     def close(self) -> None:
         self._session.close()
 
-    def ask(self, reply: type[M], method: Method, path: str, *, body: Message | None = None, safe: bool = True) -> M:
+    def ask(
+        self,
+        reply: type[M],
+        method: Method,
+        path: str,
+        *,
+        body: Message | None = None,
+        params: Mapping[str, str] | None = None,
+        safe: bool = True,
+    ) -> M:
         """Ask and read the answer as `reply`. `safe` says that asking twice does no harm."""
         data = body.model_dump_json().encode("utf-8") if body is not None else None
         headers = {"Content-Type": "application/json"} if data is not None else {}
-        answer = self.send(method, path, data=data, headers=headers, safe=safe)
+        answer = self.send(method, path, data=data, headers=headers, params=params, safe=safe)
         try:
-            return reply.model_validate_json(answer.body)
-        except ValidationError:
+            return decode(reply, answer.body, limit=MAX_REPLY)
+        except BadMessage:
             raise self._bad_reply() from None
 
     def exists(self, path: str) -> bool:
@@ -187,9 +196,10 @@ class Service:
         raise self._refusal(reply)
 
     def _refusal(self, reply: Reply) -> LabError:
+        said: Refusal | None
         try:
-            said = Refusal.model_validate_json(reply.body)
-        except ValidationError:
+            said = decode(Refusal, reply.body)
+        except BadMessage:
             said = None
         if reply.status == 401:
             return NotSignedIn(
@@ -197,7 +207,9 @@ class Service:
                 next_step="Get a new one; on one computer, restart `opensafely-lab up`.",
             )
         if reply.status == 403:
-            return _told(NoPermission, said, f"{self._who} does not permit this.", "Ask the project's owner for access.")
+            return _told(
+                NoPermission, said, f"{self._who} does not permit this.", "Ask the project's owner for access."
+            )
         if reply.status == 404:
             return _told(NotFound, said, f"{self._who} knows nothing of that name.", "Look at the name for a mistake.")
         if said is not None and reply.status < 500:

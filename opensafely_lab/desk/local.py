@@ -17,10 +17,11 @@ from opensafely_lab.errors import EXIT_CODES, ErrorKind, LabError, Refused, Usag
 from opensafely_lab.notebooks.result import Banner
 from opensafely_lab.pipeline import shown as files
 from opensafely_lab.pipeline import snapshot
-from opensafely_lab.pipeline.chain import DummyRun, DummyRunFailed, dummy_run, real_run
+from opensafely_lab.pipeline.chain import DummyRun, DummyRunFailed, dummy_dataset, dummy_run, real_run
 from opensafely_lab.pipeline.plan import Plan, load_plan, read_project
 from opensafely_lab.pipeline.ports import Ports
 from opensafely_lab.pipeline.shown import Shown
+from opensafely_lab.study.project import ExtractInput
 
 
 class RealRunFailed(LabError):
@@ -71,7 +72,10 @@ def run(order: Order, ports: Callable[[], Ports], say: Callable[[str], None]) ->
     if order.out is not None:
         files.check_out(order.out)
     given = _given(order)
-    values = _parameters(order.parameters)
+    values = parameters_of(order.parameters)
+    wanted = read_project(order.project).extract(order.action)
+    if wanted is not None:
+        return _dummy_dataset(order, wanted, values, ports, say)
     load_plan(order.project, order.action, values, from_text=True)
     made = ports()
     with tempfile.TemporaryDirectory(prefix="osl-", dir=made.scratch) as folder:
@@ -85,6 +89,43 @@ def run(order: Order, ports: Callable[[], Ports], say: Callable[[str], None]) ->
     for line in summary(result, order):
         say(line)
     return EXIT_CODES[ErrorKind.HELD] if result.held else 0
+
+
+def make_dummy_datasets(project: Path, ports: Ports) -> tuple[PurePosixPath, ...]:
+    """Make every dummy dataset of the study that is not there yet, so that its notebooks can be worked on.
+
+    Returns the paths made. Raises `LabError`.
+    """
+    known = read_project(project)
+    extracts = [extract for name in known.actions if (extract := known.extract(name)) is not None]
+    missing = [extract for extract in extracts if not (project / extract.output).exists()]
+    for extract in missing:
+        make_dummy_dataset(project, extract, ports)
+    return tuple(extract.output for extract in missing)
+
+
+def make_dummy_dataset(project: Path, wanted: ExtractInput, ports: Ports) -> None:
+    with tempfile.TemporaryDirectory(prefix="osl-", dir=ports.scratch) as folder:
+        study = Path(folder, "study")
+        snapshot.take(project, read_project(project), study)
+        dummy_dataset(study, wanted, project / wanted.output, ports)
+
+
+def _dummy_dataset(
+    order: Order,
+    wanted: ExtractInput,
+    values: Mapping[str, object],
+    ports: Callable[[], Ports],
+    say: Callable[[str], None],
+) -> int:
+    if order.is_real or order.out is not None or values:
+        raise UsageError(
+            f"{order.action} makes a patient-level dataset: here it is made of dummy data alone, in the study.",
+            next_step=f"Run it by itself, `opensafely-lab run {order.action}`, or run the notebook that needs it.",
+        )
+    make_dummy_dataset(order.project, wanted, ports())
+    say(f"{order.action} on DUMMY DATA: wrote {wanted.output}")
+    return 0
 
 
 def _dummy(plan: Plan, order: Order, given: Mapping[PurePosixPath, Path], ports: Ports) -> DummyRun:
@@ -132,7 +173,7 @@ def _given(order: Order) -> dict[PurePosixPath, Path]:
     return given
 
 
-def _parameters(pairs: Sequence[tuple[str, str]]) -> dict[str, object]:
+def parameters_of(pairs: Sequence[tuple[str, str]]) -> dict[str, object]:
     values: dict[str, object] = {}
     for name, text in pairs:
         if name in values:
@@ -153,7 +194,5 @@ def summary(result: Shown, order: Order) -> list[str]:
         lines.append(f"  cell {place['cell'] + 1}: held. {place['sentence']}")
     if not record["outputs"] and not record["placeholders"]:
         lines.append("  The notebook asked for nothing and wrote nothing.")
-    lines.append(
-        f"Result: {order.out / str(files.NOTEBOOK)}" if order.out else "Keep the result with --out DIR."
-    )
+    lines.append(f"Result: {order.out / str(files.NOTEBOOK)}" if order.out else "Keep the result with --out DIR.")
     return lines

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+from opensafely_lab.desk import git, stripfilter
 from opensafely_lab.desk.shipped import DEMO_TEMPLATE, template
-from opensafely_lab.errors import PlatformError, Refused
+from opensafely_lab.errors import LabError, PlatformError, Refused
 
-FILTER = "opensafely-outputs"
-ATTRIBUTES = f"*.ipynb filter={FILTER}\n"
-# Git wants a name for each commit; this one is given only where the person has set none.
-NOBODY = ("-c", "user.name=OpenSAFELY Lab", "-c", "user.email=lab@localhost.invalid")
+MOST_PROJECT_BYTES = 4_000_000
 
 
 class CannotMakeStudy(Refused):
     code = "cannot-make-study"
 
 
-class GitFailed(PlatformError):
-    code = "git-failed"
+class FolderNotWritten(PlatformError):
+    code = "folder-not-written"
 
 
 def make_study(folder: Path, name: str = DEMO_TEMPLATE) -> bool:
@@ -30,65 +25,75 @@ def make_study(folder: Path, name: str = DEMO_TEMPLATE) -> bool:
     if (folder / "project.yaml").exists():
         install_filter(folder)
         return False
-    if folder.exists() and any(folder.iterdir()):
-        raise CannotMakeStudy(
-            f"{folder} has files in it, and no project.yaml.", next_step="Name a new folder, or one that is a study."
-        )
-    shutil.copytree(template(name), folder, dirs_exist_ok=True, copy_function=shutil.copy)  # modes, not times
-    _writable(folder)
-    _git(folder, "init", "--quiet", "--initial-branch=main")
-    install_filter(folder)
-    _git(folder, "add", "--all")
-    _git(
-        folder, *_identity(folder), "commit", "--quiet", "--no-gpg-sign", "--message", f"Begin with the template {name}"
-    )
+    create_study(name, folder)
     return True
 
 
-def install_filter(folder: Path) -> None:
-    """Have git strip outputs from every notebook that is added here (the file itself keeps them)."""
-    if not (folder / ".git").exists():
-        _git(folder, "init", "--quiet", "--initial-branch=main")
-    attributes = folder / ".gitattributes"
-    said = attributes.read_text() if attributes.exists() else ""
-    if f"filter={FILTER}" not in said:
-        attributes.write_text(said + ("\n" if said and not said.endswith("\n") else "") + ATTRIBUTES)
-    command = shlex.join([sys.executable, "-m", "opensafely_lab.cli", "strip-outputs"])
-    _git(folder, "config", f"filter.{FILTER}.clean", command)
-    _git(folder, "config", f"filter.{FILTER}.required", "true")
+def create_study(name: str, folder: Path) -> git.Repository:
+    """A new study in a new or empty folder. Raises `CannotMakeStudy`, `FolderNotWritten`, errors of `git`.
+
+    The folder is filled beside its place and moved there when it is complete, so that a full disk or a
+    killed process leaves no half study.
+    """
+    source = template(name)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CannotMakeStudy(
+                f"{folder} is not empty, and holds no project.yaml.",
+                next_step="Name a new folder, or one that is a study.",
+            )
+        # An empty folder that is there may be somebody's current folder, or a mount: it stays the same folder.
+        fresh = not folder.exists()
+        part = folder.with_name(f".{folder.name}.new") if fresh else folder / ".new-study"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            shutil.copytree(source, part, copy_function=shutil.copy)  # modes, not times
+            _writable(part)
+            _first_commit(part, name)
+            if fresh:
+                part.rename(folder)
+            else:
+                for made in sorted(part.iterdir()):
+                    made.rename(folder / made.name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise FolderNotWritten(
+            f"The study could not be written to {folder} ({error.strerror or 'an error of the disk'}).",
+            next_step="Look whether the disk is full and the folder may be written.",
+        ) from None
+    return git.Repository.find(folder)
+
+
+def install_filter(study: Path) -> None:
+    """Have git strip outputs from every notebook that is added here; the file itself keeps them."""
+    repository = git.Repository.find(study) if (study / ".git").exists() else git.create(study)
+    repository.install_filter(attributes=True)
 
 
 def first_notebook(study: Path) -> str | None:
     """The notebook of the study's first `notebook:v1` action, to open Lab at; None if there is none to find."""
-    from opensafely_lab.errors import LabError
-    from opensafely_lab.study.project import parse_project
+    from opensafely_lab.study.project import read_project
 
     try:
-        project = parse_project((study / "project.yaml").read_text())
-    except (LabError, OSError, UnicodeDecodeError):
+        with (study / "project.yaml").open("rb") as file:
+            project = read_project(file.read(MOST_PROJECT_BYTES))
+    except (LabError, OSError):
         return None  # Lab opens all the same; the panel will say what is wrong with the file
-    for action in project.actions.values():
-        if action.run.image == "notebook":
-            return str(action.notebook)
-    return None
+    return next((str(a.notebook) for a in project.actions.values() if a.is_notebook), None)
 
 
-def _identity(folder: Path) -> tuple[str, ...]:
-    known = subprocess.run(["git", "config", "user.email"], cwd=folder, capture_output=True, check=False)
-    return () if known.returncode == 0 else NOBODY
+def _first_commit(folder: Path, name: str) -> None:
+    attributes = folder / ".gitattributes"
+    said = attributes.read_text().splitlines() if attributes.exists() else []
+    if stripfilter.ATTRIBUTE not in said:
+        attributes.write_text("\n".join([*said, stripfilter.ATTRIBUTE]) + "\n")
+    repository = git.create(folder)
+    repository.install_filter(attributes=False)
+    repository.commit_all(f"Begin with the template {name}")
 
 
 def _writable(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         path.chmod(path.stat().st_mode | 0o200)
-
-
-def _git(folder: Path, *words: str) -> None:
-    try:
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
-    except FileNotFoundError:
-        raise GitFailed("git is not installed.", next_step="Debian, Ubuntu: apt install git") from None
-    if done.returncode != 0:
-        raise GitFailed(
-            f"git {words[0]} failed in {folder}: {done.stderr.strip()}", next_step="Mend that, then try again."
-        )

@@ -10,13 +10,13 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from attrs import frozen
 
-from opensafely_lab.desk.health import answers, free_port
+from opensafely_lab.desk.health import answers, backend_ready, free_port
 from opensafely_lab.desk.processes import ChildSpec
 from opensafely_lab.desk.server import csp
 from opensafely_lab.desk.state import State, write_private
@@ -105,7 +105,7 @@ def plan(
     children = [
         _site(state, ports),
         _level4(state, ports),
-        _agent(state, cache, site_url, data),
+        _agent(state, ports, cache, data),
     ]
     if lab:
         children.append(_lab(state, ports, study, lab_token, lab_arguments))
@@ -122,7 +122,12 @@ def plan(
 
 
 def _module(
-    state: State, name: str, room: str, config: Mapping[str, object], health: str, after: tuple[str, ...] = ()
+    state: State,
+    name: str,
+    room: str,
+    config: Mapping[str, object],
+    healthy: Callable[[], bool],
+    after: tuple[str, ...] = (),
 ) -> ChildSpec:
     folder = state.folder / room
     file = folder / f"{name.replace(' ', '-')}.json"
@@ -133,7 +138,7 @@ def _module(
         log=folder / f"{name.replace(' ', '-')}.log",
         folder=folder,
         environment=_environment(),
-        healthy=lambda: answers(health),
+        healthy=healthy,
         after=after,
     )
 
@@ -151,7 +156,7 @@ def _site(state: State, ports: Ports) -> ChildSpec:
             "backend_token_file": str(state.token("backend")),
         },
     }
-    return _module(state, SITE, "site", config, f"http://{HOST}:{ports.site}/health")
+    return _module(state, SITE, "site", config, lambda: answers(f"http://{HOST}:{ports.site}/health"))
 
 
 def _seed(state: State) -> dict[str, str]:
@@ -165,22 +170,22 @@ def _level4(state: State, ports: Ports) -> ChildSpec:
         "seed": _seed(state),
         "port": ports.level4,
     }
-    health = f"http://{HOST}:{ports.level4}/health"
-    return _module(state, LEVEL4, "backend", config, health)
+    return _module(state, LEVEL4, "backend", config, lambda: answers(f"http://{HOST}:{ports.level4}/health"))
 
 
-def _agent(state: State, cache: Path, site_url: str, data: Path) -> ChildSpec:
+def _agent(state: State, ports: Ports, cache: Path, data: Path) -> ChildSpec:
     config = {
         "backend": BACKEND,
         "state": str(state.room("backend", 0o711)),
         "seed": _seed(state),
-        "site": site_url,
+        "site": f"http://{HOST}:{ports.site}",
         "token_file": str(state.token("backend")),
         "data": str(data),
         "cache": str(cache),
     }
-    # It listens to nobody; it is ready when it lives, and the site is.
-    return _module(state, AGENT, "backend", config, f"{site_url}/health", (SITE, LEVEL4))
+    # It listens to nobody: the level 4 service tells how it is.
+    health = f"http://{HOST}:{ports.level4}/health"
+    return _module(state, AGENT, "backend", config, lambda: backend_ready(health), (SITE, LEVEL4))
 
 
 def _lab(state: State, ports: Ports, study: Path, token: str, arguments: tuple[str, ...]) -> ChildSpec:

@@ -22,15 +22,17 @@ import datetime as dt
 import re
 from collections.abc import Callable, Iterator
 
+from attrs import evolve
+
 from opensafely_lab.disclosure import figure_limits
 from opensafely_lab.disclosure.cells import GroupLevels, size
 from opensafely_lab.disclosure.outcome import REDACTED
 from opensafely_lab.disclosure.policy import Policy
 from opensafely_lab.disclosure.requests import PlotRequest, RequestList, TableRequest, is_plain
 from opensafely_lab.errors import Refused
-from opensafely_lab.expressions.nodes import Call, Column, Expr, Leaf, Literal, leaves, walk
+from opensafely_lab.expressions.nodes import Call, Column, Expr, Leaf, Literal, Value, leaves, walk
 from opensafely_lab.expressions.schema import ColumnClass, ColumnSchema, DatasetSchema, ValueType
-from opensafely_lab.expressions.static import levels, nullable
+from opensafely_lab.expressions.static import STRICT, levels, nullable
 
 LONGEST_LABEL = 100
 
@@ -92,7 +94,13 @@ def admit_all(requests: RequestList, schema_of: Callable[[str], DatasetSchema], 
 
 
 def expected_groups(request: TableRequest, schema: DatasetSchema) -> tuple[GroupLevels, ...]:
-    """The groups of the answer: declared levels, and missing where the expression may be. Never from data."""
+    """The groups of the answer: declared levels, and missing where the expression may be. Never from data.
+
+    A level that the request's own condition leaves out is none: missing where a value is compared,
+    and the categories that it does not list where it lists some.
+    """
+    if request.where is not None:
+        schema = _narrowed(schema, request.where)
     groups = []
     for group in request.by:
         declared = levels(group.expr, schema)
@@ -100,6 +108,67 @@ def expected_groups(request: TableRequest, schema: DatasetSchema) -> tuple[Group
             raise _undeclared(group.name, group.expr)
         groups.append(GroupLevels(group.name, declared, nullable(group.expr, schema)))
     return tuple(groups)
+
+
+def _narrowed(schema: DatasetSchema, condition: Expr) -> DatasetSchema:
+    """What the columns can be for the people for whom the condition is true."""
+    known, listed = _known(condition), _listed(condition)
+
+    def narrow(column: ColumnSchema) -> ColumnSchema:
+        nullable = column.nullable and column.name not in known
+        categories = column.categories
+        if categories is not None and column.name in listed:
+            # a list of none of the categories is left as it is: a table of nothing, all hidden
+            categories = tuple(c for c in categories if c in listed[column.name]) or categories
+        return evolve(column, nullable=nullable, categories=categories)
+
+    return DatasetSchema(tuple(narrow(column) for column in schema.columns))
+
+
+def _listed(condition: Expr) -> dict[str, frozenset[Value]]:
+    """The values to which the condition confines a column, where it names them."""
+    match condition:
+        case Call(op="and", args=(one, other)):
+            first, second = _listed(one), _listed(other)
+            both = {name: first[name] & second[name] for name in first.keys() & second.keys()}
+            return {**first, **second, **both}
+        case Call(op="or", args=(one, other)):
+            first, second = _listed(one), _listed(other)
+            return {name: first[name] | second[name] for name in first.keys() & second.keys()}
+        case Call(op="is_in", args=(Column(name=name), *values)):
+            return {name: frozenset(value.value for value in values if isinstance(value, Literal))}
+        case (
+            Call(op="eq", args=(Column(name=name), Literal(value=value)))
+            | Call(op="eq", args=(Literal(value=value), Column(name=name)))
+        ):
+            return {name: frozenset({value})}
+    return {}
+
+
+def _known(condition: Expr) -> frozenset[str]:
+    """The columns that have a value for everybody for whom the condition is true."""
+    if isinstance(condition, Call):
+        match condition.op:
+            case "and":
+                return _known(condition.args[0]) | _known(condition.args[1])
+            case "or":
+                return _known(condition.args[0]) & _known(condition.args[1])
+            case "is_not_null":
+                return _needed(condition.args[0])
+            case "is_null":
+                return frozenset()
+            case "is_in":
+                return _needed(condition.args[0]) if len(condition.args) > 1 else frozenset()
+    return _needed(condition)
+
+
+def _needed(expr: Expr) -> frozenset[str]:
+    """The columns without which the expression has no value: NULL in any of them makes it NULL."""
+    if isinstance(expr, Column):
+        return frozenset({expr.name})
+    if isinstance(expr, Call) and expr.op in STRICT:
+        return frozenset().union(*(_needed(arg) for arg in expr.args))
+    return frozenset()
 
 
 def _undeclared(name: str, expr: Expr) -> RequestRefused:
@@ -128,7 +197,7 @@ def _check_columns(expr: Expr, schema: DatasetSchema, policy: Policy, where: str
     for parent, column in _uses(expr, schema):
         if _is_birth_date(column) and not _coarse(parent):
             raise RequestRefused(
-                f"{column.name} is a date of birth, and {where} uses more of it than a year or an age.",
+                f"{column.name} is a date of birth, or follows from one: {where} may use its year or an age, no more.",
                 next_step=f"Use data.{column.name}.year, or an age: (date - data.{column.name}).years.",
             )
 

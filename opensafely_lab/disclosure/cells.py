@@ -65,6 +65,20 @@ class CellTable:
         for key in combinations(self.groups):
             yield key, self.counts[key]
 
+    def laid_out_by(self, groups: tuple[GroupLevels, ...]) -> CellTable:
+        """These cells in the layout of `groups`, which may lack levels that nobody has.
+
+        Raises `BadCells` where anything else differs, or where somebody would be left out.
+        """
+        if groups == self.groups:
+            return self
+        if [group.name for group in groups] != [group.name for group in self.groups]:
+            raise BadCells("the cells are those of another request")
+        kept = {key: self.counts[key] for key in combinations(groups) if key in self.counts}
+        if sum(kept.values()) != sum(self.counts.values()):
+            raise BadCells("somebody has a value that the request leaves out")
+        return CellTable(groups, kept)
+
     def __repr__(self) -> str:
         return "CellTable(confidential)"
 

@@ -20,7 +20,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -121,7 +120,7 @@ def _page(chart: _Chart, caption: Caption) -> tuple[Figure, Axes]:
     note = textwrap.wrap(caption.note, 122) or [""]
     labels, slanted, label_height = _axis_labels(chart.places)
     legend = _legend(chart, caption)
-    top = 0.2 + 0.26 * len(title) + 0.28 + (0.34 if legend else 0.0)
+    top = 0.2 + 0.26 * len(title) + 0.28 + 0.3 * len(legend)
     bottom = label_height + 0.42 + 0.17 * len(note) + 0.14
     height = top + _PLOT_HEIGHT + bottom
 
@@ -136,14 +135,13 @@ def _page(chart: _Chart, caption: Caption) -> tuple[Figure, Axes]:
     for line in title:
         write(0.28, y, line, _font(13, "Bold"), _INK)
         y -= 0.26
-    if legend:
-        handles, names = legend
+    for line_of_legend in legend:
         drawn = figure.legend(
-            handles,
-            names,
+            [handle for handle, _ in line_of_legend],
+            [text for _, text in line_of_legend],
             loc="upper left",
-            bbox_to_anchor=(0.2 / _WIDTH, (y - 0.0) / height),
-            ncols=len(names),
+            bbox_to_anchor=(0.2 / _WIDTH, y / height),
+            ncols=len(line_of_legend),
             frameon=False,
             prop=_font(9.5),
             labelcolor=_INK,
@@ -154,7 +152,7 @@ def _page(chart: _Chart, caption: Caption) -> tuple[Figure, Axes]:
         )
         for text in drawn.get_texts():
             text.set_parse_math(False)
-        y -= 0.34
+        y -= 0.3
     write(0.28, y - 0.04, caption.axis, _font(9), _QUIET)
     y = 0.14 + 0.17 * len(note)
     for line in note:
@@ -199,7 +197,7 @@ def _frame(axes: Axes, chart: _Chart, labels: list[str], slanted: bool) -> None:
 
 def _axis_labels(places: tuple[str, ...]) -> tuple[list[str], bool, float]:
     """The labels as they fit: wrapped if they can be, else slanted and cut. And their height in inches."""
-    room = int((_WIDTH - _LEFT - _RIGHT) / (len(places) + 0.2) / (9.5 * _CHARACTER))
+    room = int((_WIDTH - _LEFT - _RIGHT) / (len(places) + 0.2) / (9.5 * _CHARACTER)) - 1
     wrapped = [textwrap.wrap(place, max(room, 1), break_long_words=False) or [""] for place in places]
     if all(len(line) <= room for lines in wrapped for line in lines) and max(map(len, wrapped)) <= 3:
         return ["\n".join(lines) for lines in wrapped], False, 0.08 + 0.17 * max(map(len, wrapped))
@@ -207,17 +205,24 @@ def _axis_labels(places: tuple[str, ...]) -> tuple[list[str], bool, float]:
     return cut, True, 0.15 + max(map(len, cut)) * 9.5 * _CHARACTER * 0.62
 
 
-def _legend(chart: _Chart, caption: Caption) -> tuple[list[Patch | Line2D], list[str]] | None:
-    handles: list[Patch | Line2D] = []
-    names: list[str] = []
+def _legend(chart: _Chart, caption: Caption) -> list[list[tuple[Patch, str]]]:
+    """What each colour is, and the hatching, in as many lines as the page is wide."""
+    entries: list[tuple[Patch, str]] = []
     if chart.series_name:
         for number, series in enumerate(chart.series):
-            handles.append(Patch(facecolor=_COLOURS[number]))
-            names.append(series if len(series) <= 30 else series[:29] + "…")
+            entries.append((Patch(facecolor=_COLOURS[number]), series if len(series) <= 40 else series[:39] + "…"))
     if chart.any_hidden:
-        handles.append(Patch(facecolor=_PAPER, edgecolor=_QUIET, hatch="/////", linewidth=0.8))
-        names.append(caption.hidden)
-    return (handles, names) if handles else None
+        entries.append((Patch(facecolor=_PAPER, edgecolor=_QUIET, hatch="/////", linewidth=0.8), caption.hidden))
+    lines: list[list[tuple[Patch, str]]] = []
+    left = 0.0
+    for entry in entries:
+        width = 0.6 + len(entry[1]) * 9.5 * _CHARACTER
+        if width > left:
+            lines.append([])
+            left = _WIDTH - 0.4
+        lines[-1].append(entry)
+        left -= width
+    return lines
 
 
 def _watermark(figure: Figure, axes: Axes) -> None:
@@ -311,7 +316,7 @@ def _above(axes: Axes, x: float, y: float, text: str, *, size: float, upright: b
 def _number_size(width: float, places: int, longest: int) -> tuple[float, bool]:
     """The size of the numbers over the bars, and whether they have to stand upright."""
     inches = (_WIDTH - _LEFT - _RIGHT) / (places + 0.2) * width
-    fits = inches / (max(longest, len("hidden")) * _CHARACTER)
+    fits = inches / ((1 + max(longest, len("hidden"))) * _CHARACTER)
     return (min(fits, 9.0), False) if fits >= 6.5 else (min(8.0, inches * 60), True)
 
 

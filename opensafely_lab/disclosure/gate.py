@@ -3,8 +3,8 @@
 `answer` verifies, in order, for each request of the list that the dummy run fixed:
 
 1. The request may be asked of this extract: `admission.admit`.
-2. The cells are those of the request: its groups, the levels declared in the schema, none left out
-   (`cells.CellTable` refuses a partial table, `expected_groups` one with other levels).
+2. The cells are those of the request: its groups, the levels that schema and condition declare
+   (`admission.expected_groups`), none left out (`cells.CellTable` refuses a partial table).
 3. The cells are protected and written canonically: `judge`. From there on no count is in reach.
 4. A figure is drawn from the shown table alone: `draw`. The figure of a held table is held.
 
@@ -68,9 +68,7 @@ def answer(
 
 def _table(request: TableRequest, aggregate: Aggregate, schema: DatasetSchema, policy: Policy) -> Outcome:
     admit(request, schema, policy)
-    cells = aggregate(request)
-    if cells.groups != expected_groups(request, schema):
-        raise BadCells("the cells are those of another request")
+    cells = aggregate(request).laid_out_by(expected_groups(request, schema))
     return judge(request, cells, policy)
 
 

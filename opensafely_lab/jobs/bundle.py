@@ -96,7 +96,7 @@ def make(repo: Path, commit: str) -> bytes:
     if not _SHA.match(commit):
         raise BundleError("A commit is 40 hexadecimal digits.")
     try:
-        tree = _git(repo, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{tree}}").decode().strip()
+        tree = _git(repo, "rev-parse", "--verify", f"{commit}^{{tree}}").decode().strip()
         listing = _git(repo, "ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit)
     except _GitFailed:
         raise CommitMissing(

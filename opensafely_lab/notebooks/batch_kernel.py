@@ -15,6 +15,7 @@ for _name in ("debugpy", "jedi"):
 
 from ipykernel.kernelapp import IPKernelApp  # noqa: E402
 
+from opensafely_lab import load_ipython_extension  # noqa: E402
 from opensafely_lab.notebooks import cellcount  # noqa: E402
 
 
@@ -34,6 +35,7 @@ class BatchKernelApp(IPKernelApp):
 
     def init_shell(self) -> None:
         super().init_shell()  # type: ignore[no-untyped-call]
+        load_ipython_extension(self.shell)  # a cell with `%opensafely submit` does nothing here
         cellcount.watch(self.shell, cellcount.parse(os.environ.pop(cellcount.VARIABLE, "[]")))
 
 
@@ -41,7 +43,7 @@ def main() -> None:
     # Last, so that a `pandas.py` in a study cannot take the place of pandas.
     sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
     sys.path.append(os.getcwd())
-    settings = ["--HistoryManager.enabled=False", "--InteractiveShellApp.ignore_cwd=True"]
+    settings = ["--HistoryManager.enabled=False", "--InteractiveShellApp.ignore_cwd=True", "--colors=nocolor"]
     BatchKernelApp.launch_instance([*sys.argv[1:], *settings])
 
 

@@ -25,7 +25,7 @@ class Flood(Exception):
 
 
 class Watch:
-    """What `execute` keeps of a run: the notebook, the position being executed, the sum of its outputs."""
+    """What `execute` keeps of a run: the cells, the position being executed, the sum of its outputs."""
 
     def __init__(self, most_messages: int, most_bytes: int, stop: Callable[[], None]) -> None:
         self.most_messages = most_messages
@@ -35,7 +35,7 @@ class Watch:
         self.messages = 0
         self.bytes = 0
         self.position: int | None = None
-        self.notebook: Any = None
+        self.cells: list[Any] = []
 
     def count(self, message: dict[str, Any]) -> None:
         self.messages += 1
@@ -128,7 +128,8 @@ def register(watch: Watch) -> None:
     class Engine(NBClientEngine):  # type: ignore[misc]  # papermill has no types
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            watch.notebook = nb_man.nb
+            # The cells, now: when one fails, papermill puts markers of its own between them.
+            watch.cells = list(nb_man.nb.cells)
             for name in ("input_path", "log_output", "stdout_file", "stderr_file", "execution_timeout"):
                 options.pop(name, None)
             start_timeout = options.pop("start_timeout", 60)

@@ -26,10 +26,9 @@ from pathlib import Path, PurePosixPath
 from attrs import field, frozen
 
 from opensafely_lab.disclosure.outcome import Outcome
-from opensafely_lab.disclosure.requests import BadRequestList, RequestList
+from opensafely_lab.disclosure.requests import RequestList
 from opensafely_lab.errors import ErrorKind, LabError, PlatformError
 from opensafely_lab.notebooks import result as results
-from opensafely_lab.notebooks.control import ControlFileRefused
 from opensafely_lab.notebooks.result import Banner
 from opensafely_lab.pipeline import child, extracts, tasks
 from opensafely_lab.pipeline.execution import FailedRun, NotebookRun, run_notebook
@@ -37,6 +36,7 @@ from opensafely_lab.pipeline.extracts import Definition, Extract
 from opensafely_lab.pipeline.plan import Plan
 from opensafely_lab.pipeline.ports import Notify, Phase, Ports, silent
 from opensafely_lab.pipeline.shown import Shown, lay_out
+from opensafely_lab.study.project import ExtractInput
 
 NO_GIVEN: Mapping[PurePosixPath, Path] = {}
 
@@ -127,15 +127,20 @@ def dummy_run(
     """
     with _workspace(ports) as folder:
         notify(Phase.PREPARING)
-        definitions = extracts.evaluate(plan, given, ports)
-        made = [extracts.make_dummy(d, plan, _room(folder, n), ports) for n, d in enumerate(definitions)]
+        definitions = extracts.evaluate(_wanted(plan, given), plan.study, ports)
+        made = [
+            extracts.make_dummy(definition, plan.study, _room(folder, n), ports, notebook=plan.notebook)
+            for n, definition in enumerate(definitions)
+        ]
         for n, (path, file) in enumerate(given.items(), start=len(made)):
             described = extracts.describe(path, file, folder, ports)
-            made.append(extracts.invent(path, described.schema, plan, _room(folder, n), ports))
+            made.append(extracts.invent(path, described.schema, plan.notebook, _room(folder, n), ports))
         notify(Phase.EXECUTING)
         run = run_notebook(plan, made, "dummy", ports)
         layers = run.result.layers
         ports.executor.discard(run.id)
+        if run.refused is not None:
+            raise run.refused
         if run.failed is not None or run.requests is None or run.cells is None:
             raise DummyRunFailed(run.failed or FailedRun("other-error", None, None))
         notify(Phase.CHECKING)
@@ -143,6 +148,17 @@ def dummy_run(
         authorised = Authorised(run.requests, layout, {d.input.action: d.digest for d in definitions})
         outcomes = _gate(run.requests, made, folder, ports, dummy=True)
         return DummyRun(authorised, _show(plan, outcomes, layout, banner, ports, dummy=True), layers)
+
+
+def dummy_dataset(study: Path, wanted: ExtractInput, output: Path, ports: Ports) -> None:
+    """Make the dummy extract of one `generate-dataset` action at `output`, for work at the desk."""
+    with _workspace(ports) as folder:
+        (definition,) = extracts.evaluate([wanted], study, ports)
+        made = extracts.make_dummy(definition, study, _room(folder, 0), ports)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        draft = output.with_name(f".{output.name}.new")
+        shutil.copyfile(made.file, draft)
+        draft.replace(output)
 
 
 def real_run(
@@ -163,11 +179,7 @@ def real_run(
         notify(Phase.PREPARING)
         made = _real_extracts(plan, authorised, records, folder, ports, given)
         notify(Phase.EXECUTING)
-        try:
-            run = run_notebook(plan, made, "real", ports)
-        except (BadRequestList, ControlFileRefused):
-            # What the run left is not what ours writes: a failed run like any other.
-            return RealRun(None, FailedRun("other-error", None, None), {})
+        run = run_notebook(plan, made, "real", ports)
         executed = _executed(run)
         layers = run.result.layers
         ports.executor.discard(run.id)
@@ -189,7 +201,7 @@ def _real_extracts(
     ports: Ports,
     given: Mapping[PurePosixPath, Path],
 ) -> list[Extract]:
-    definitions = extracts.evaluate(plan, given, ports)
+    definitions = extracts.evaluate(_wanted(plan, given), plan.study, ports)
     _same_definitions(definitions, authorised)
     made = []
     for number, definition in enumerate(definitions):
@@ -198,6 +210,10 @@ def _real_extracts(
         made.append(extracts.make(definition, records, _room(folder, number), ports, dummy=False))
     made += [extracts.describe(path, file, folder, ports) for path, file in given.items()]
     return made
+
+
+def _wanted(plan: Plan, given: Mapping[PurePosixPath, Path]) -> tuple[ExtractInput, ...]:
+    return tuple(wanted for wanted in plan.inputs if wanted.output not in given)
 
 
 def _same_definitions(definitions: Sequence[Definition], authorised: Authorised) -> None:
@@ -214,9 +230,7 @@ def _gate(
         return ()
     message = {
         "requests": requests.text(),
-        "extracts": [
-            {"path": str(e.path), "file": str(e.file), "schema": tasks.schema_json(e.schema)} for e in made
-        ],
+        "extracts": [{"path": str(e.path), "file": str(e.file), "schema": tasks.schema_json(e.schema)} for e in made],
         "policy": ports.policy.name,
         "dummy": dummy,
     }
@@ -227,9 +241,7 @@ def _gate(
 def _show(
     plan: Plan, outcomes: Sequence[Outcome], layout: Layout, banner: Banner, ports: Ports, *, dummy: bool
 ) -> Shown:
-    notebook = results.build(
-        plan.notebook, parameters=plan.parameters, outcomes=outcomes, layout=layout, banner=banner
-    )
+    notebook = results.build(plan.notebook, parameters=plan.parameters, outcomes=outcomes, layout=layout, banner=banner)
     return lay_out(notebook, outcomes, policy=ports.policy, dummy=dummy, placeholders=layout.outputs)
 
 

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from attrs import frozen
+from attrs import field, frozen
 
 from opensafely_lab.disclosure.requests import LARGEST_FILE, RequestList
 from opensafely_lab.disclosure.requests import parse as parse_requests
-from opensafely_lab.errors import ErrorKind, LabError
 from opensafely_lab.jobs.executors.protocol import EndKind, Mount, RunResult, RunSpec
-from opensafely_lab.jobs.loop import run_to_end
 from opensafely_lab.notebooks import control
 from opensafely_lab.pipeline.extracts import Extract
 from opensafely_lab.pipeline.plan import Plan
 from opensafely_lab.pipeline.ports import Ports
+from opensafely_lab.pipeline.sandboxed import PYTHON, read_control, run_sandboxed
 
-PYTHON = "/opt/venv/bin/python"
 CLASS_OF_END = {EndKind.TIME: "time-limit", EndKind.MEMORY: "memory-limit"}
 NO_REQUESTS = RequestList(()).text().encode()
-
-
-class RunCancelled(LabError):
-    """The run was ended on request; nothing of it is kept."""
-
-    code = "cancelled"
-    kind = ErrorKind.REFUSED
-
-    def __init__(self) -> None:
-        super().__init__("The run was cancelled.", next_step="Submit it again if you want it after all.")
 
 
 @frozen
@@ -47,34 +35,35 @@ class FailedRun:
 
 @frozen
 class NotebookRun:
-    """A run that has ended and been collected. `failed` is None for a success, and only then is there a list."""
+    """A run that has ended and been collected. `failed` is None for a success, and only then is there a list.
+
+    `refused` is why what it left cannot be used; of a run on real data it is nobody's to see.
+    """
 
     id: str
     result: RunResult
     failed: FailedRun | None
     requests: RequestList | None
     cells: control.CellsReport | None
+    refused: Exception | None = field(default=None, repr=False)
 
 
 def run_notebook(plan: Plan, extracts: Sequence[Extract], mode: str, ports: Ports) -> NotebookRun:
     """Run the prepared notebook to its end. `mode` is "dummy" or "real".
 
-    Raises `BadRequestList` or `control.ControlFileRefused` if what the run left is not what ours writes.
+    Whatever the run did and left, it is an answer, never an exception: one would be a second way to
+    fail, that says more, and the caller could not discard the run.
     """
     spec = _spec(plan, extracts, mode, ports)
-    result = run_to_end(ports.executor, spec, cancelled=ports.cancelled)
-    if result.end.kind is EndKind.TERMINATED:
-        ports.executor.discard(spec.id)
-        raise RunCancelled
+    result = run_sandboxed(spec, ports)
     if not result.end.succeeded:
         return NotebookRun(spec.id, result, _failure(result), None, None)
-    return NotebookRun(
-        spec.id,
-        result,
-        None,
-        parse_requests(_control(result, "requests.json", LARGEST_FILE) or NO_REQUESTS),
-        control.parse_cells(_control(result, "cells.json", control.CELLS_BYTES)),
-    )
+    try:
+        requests = parse_requests(read_control(result, "requests.json", LARGEST_FILE) or NO_REQUESTS)
+        cells = control.parse_cells(read_control(result, "cells.json", control.CELLS_BYTES))
+    except Exception as refused:  # noqa: BLE001 - whatever goes wrong in a parser, the run's bytes did it
+        return NotebookRun(spec.id, result, FailedRun("other-error", None, None), None, None, refused)
+    return NotebookRun(spec.id, result, None, requests, cells)
 
 
 def _spec(plan: Plan, extracts: Sequence[Extract], mode: str, ports: Ports) -> RunSpec:
@@ -102,7 +91,7 @@ def _spec(plan: Plan, extracts: Sequence[Extract], mode: str, ports: Ports) -> R
 def _failure(result: RunResult) -> FailedRun:
     ended = CLASS_OF_END.get(result.end.kind)
     try:
-        status = control.parse_status(_control(result, "status.json", control.STATUS_BYTES))
+        status = control.parse_status(read_control(result, "status.json", control.STATUS_BYTES))
         failure, cell = status.failure, status.cell
     except control.ControlFileRefused:
         failure, cell = None, None
@@ -111,16 +100,7 @@ def _failure(result: RunResult) -> FailedRun:
 
 def _detail(result: RunResult) -> str | None:
     try:
-        error = control.parse_error(_control(result, "error.json", control.ERROR_BYTES))
+        error = control.parse_error(read_control(result, "error.json", control.ERROR_BYTES))
     except control.ControlFileRefused:
         return None
     return "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"
-
-
-def _control(result: RunResult, name: str, largest: int) -> bytes:
-    """The bytes of a control file, empty if there is none; one byte too many is kept, to be refused."""
-    place: Path = result.folder / "control" / name
-    if not place.is_file():
-        return b""
-    with place.open("rb") as file:
-        return file.read(largest + 1)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from attrs import frozen
 
 from opensafely_lab.ehrql import loader
-from opensafely_lab.ehrql.model import Dataset, dataset_schema, digest, to_json
+from opensafely_lab.ehrql.model import DatasetModel, dataset_schema
+from opensafely_lab.ehrql.model_json import dataset_to_json, digest
 from opensafely_lab.errors import Refused
 from opensafely_lab.expressions.schema import DatasetSchema
-from opensafely_lab.notebooks.prepared import string_literals
+from opensafely_lab.notebooks.prepared import literals_beside, string_literals
+from opensafely_lab.notebooks.source import SubmittedNotebook
 from opensafely_lab.pipeline import child, tasks
 from opensafely_lab.pipeline.isolation import SandboxIsolation
-from opensafely_lab.pipeline.plan import Plan
 from opensafely_lab.pipeline.ports import Ports
 from opensafely_lab.study.project import ExtractInput
 
@@ -42,20 +43,18 @@ class Definition:
     """A dataset definition, evaluated: the input it makes and its frozen query model."""
 
     input: ExtractInput
-    model: Dataset
+    model: DatasetModel
 
     @property
     def digest(self) -> str:
         return digest(self.model)
 
 
-def evaluate(plan: Plan, given: Mapping[PurePosixPath, Path], ports: Ports) -> tuple[Definition, ...]:
-    """The definitions of all inputs that are not handed in, each evaluated in a sandbox without data."""
+def evaluate(inputs: Iterable[ExtractInput], study: Path, ports: Ports) -> tuple[Definition, ...]:
+    """The definitions of these inputs, each evaluated in a sandbox without data. Raises `DefinitionError`."""
     isolation = SandboxIsolation(ports)
     return tuple(
-        Definition(wanted, loader.evaluate(wanted.definition, plan.study, isolation, wanted.user_args))
-        for wanted in plan.inputs
-        if wanted.output not in given
+        Definition(wanted, loader.evaluate(wanted.definition, study, isolation, wanted.user_args)) for wanted in inputs
     )
 
 
@@ -63,7 +62,7 @@ def make(definition: Definition, records: Path, folder: Path, ports: Ports, *, d
     """Run a definition on a folder of table files; the extract is written into `folder`."""
     extract = Extract(definition.input.output, folder / definition.input.output.name, dataset_schema(definition.model))
     message = {
-        "model": to_json(definition.model),
+        "model": dataset_to_json(definition.model),
         "records": str(records),
         "output": str(extract.file),
         "dummy": dummy,
@@ -72,7 +71,9 @@ def make(definition: Definition, records: Path, folder: Path, ports: Ports, *, d
     return extract
 
 
-def make_dummy(definition: Definition, plan: Plan, folder: Path, ports: Ports) -> Extract:
+def make_dummy(
+    definition: Definition, study: Path, folder: Path, ports: Ports, *, notebook: SubmittedNotebook | None = None
+) -> Extract:
     """The extract on the study's dummy tables; without any, rows invented from the definition's schema."""
     wanted = definition.input
     if wanted.dummy_data_file is not None:
@@ -81,8 +82,8 @@ def make_dummy(definition: Definition, plan: Plan, folder: Path, ports: Ports) -
             next_step="Use --dummy-tables FOLDER in its `run` line, or leave both out.",
         )
     if wanted.dummy_tables is not None:
-        return make(definition, plan.study / wanted.dummy_tables, folder, ports, dummy=True)
-    return invent(wanted.output, dataset_schema(definition.model), plan, folder, ports)
+        return make(definition, study / wanted.dummy_tables, folder, ports, dummy=True)
+    return invent(wanted.output, dataset_schema(definition.model), notebook, folder, ports)
 
 
 def describe(path: PurePosixPath, file: Path, folder: Path, ports: Ports) -> Extract:
@@ -91,14 +92,18 @@ def describe(path: PurePosixPath, file: Path, folder: Path, ports: Ports) -> Ext
     return Extract(path, file, tasks.schema_value(answer["schema"]))
 
 
-def invent(path: PurePosixPath, schema: DatasetSchema, plan: Plan, folder: Path, ports: Ports) -> Extract:
+def invent(
+    path: PurePosixPath, schema: DatasetSchema, notebook: SubmittedNotebook | None, folder: Path, ports: Ports
+) -> Extract:
     """Dummy rows made from a schema and the notebook's own words, never from rows."""
     file = folder / path.name
+    beside = literals_beside(notebook, [column.name for column in schema.columns]) if notebook else {}
     message = {
         "schema": tasks.schema_json(schema),
         "output": str(file),
         "seed": DUMMY_SEED,
-        "literals": sorted(string_literals(plan.notebook)),
+        "literals": sorted(string_literals(notebook)) if notebook else [],
+        "beside": {column: sorted(texts) for column, texts in beside.items()},
     }
     child.ask("dummy", message, scratch=folder, limits=ports.child_limits)
     return Extract(path, file, schema)

@@ -30,9 +30,9 @@ def outcomes_value(obj: Any) -> tuple[Outcome, ...]:
 def extract(message: Mapping[str, Any]) -> Any:
     """Run a definition's query model on a folder of records. On dummy tables a mistake in them is told."""
     from opensafely_lab.ehrql import engine
-    from opensafely_lab.ehrql.model import from_json
+    from opensafely_lab.ehrql.model_json import dataset_from_json
 
-    dataset = from_json(message["model"])
+    dataset = dataset_from_json(message["model"])
     try:
         engine.run(dataset, engine.folder_source(Path(message["records"])), Path(message["output"]))
     except LabError as error:
@@ -61,6 +61,7 @@ def dummy(message: Mapping[str, Any]) -> Any:
         Path(message["output"]),
         seed=message["seed"],
         literals=message["literals"],
+        beside=message["beside"],
     )
     return {}
 

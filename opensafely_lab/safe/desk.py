@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 def compute(request: TableRequest, extract: Path, schema: DatasetSchema) -> Outcome:
     """What would come back for one table, computed on the dummy extract."""
-    from opensafely_lab.ehrql import engine
+    from opensafely_lab.ehrql.engine import aggregate
 
     (outcome,) = gate.answer(
         RequestList((evolve(request, id=0),)),
-        lambda asked: engine.aggregate(asked, extract, schema),
+        lambda asked: aggregate(asked, extract, schema),
         lambda path: schema,
         OPENSAFELY,
         dummy=True,

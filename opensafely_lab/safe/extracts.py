@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,67 +31,137 @@ def read_schema(root: Path, path: str) -> DatasetSchema:
 
 
 def _described(file: Path) -> DatasetSchema:
-    schema = _arrow_schema(file) if file.suffix in (".arrow", ".feather") else _other_schema(file)
-    return DatasetSchema(tuple(_column(name, field, categories) for name, field, categories in schema))
+    if file.suffix == ".arrow":
+        columns = _of_arrow(file)
+    elif file.suffix == ".parquet":
+        columns = _of_parquet(file)
+    else:
+        columns = _of_csv(file)
+    if not any(column.name == "patient_id" for column in columns):
+        raise ValueError("an extract has a patient_id")
+    return DatasetSchema(columns)
 
 
-_Fields = list[tuple[str, Any, tuple[str, ...] | None]]
-
-
-def _arrow_schema(file: Path) -> _Fields:
-    """Names and fields of an Arrow file; the categories of a dictionary stand in its first batch."""
+def _of_arrow(file: Path) -> list[ColumnSchema]:
+    """What the engine wrote beside each column; declared categories stand in the first batch."""
     import pyarrow as pa
 
     with pa.memory_map(str(file)) as source:
         reader = pa.ipc.open_file(source)
         first = reader.get_batch(0) if reader.num_record_batches else None
-        found: _Fields = []
+        columns = []
         for place, field in enumerate(reader.schema):
+            told = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
             categories = None
-            if pa.types.is_dictionary(field.type) and first is not None:
-                categories = tuple(first.column(place).dictionary.to_pylist())
-            found.append((field.name, field, categories))
-        return found
+            if pa.types.is_dictionary(field.type):
+                categories = () if first is None else tuple(first.column(place).dictionary.to_pylist())
+            of = ValueType(told["osl.type"]) if "osl.type" in told else _value_type(field.type)
+            nullable = told.get("osl.nullable", "true" if field.nullable else "false") == "true"
+            columns.append(_column(field.name, of, nullable, told.get("osl.class", "ordinary"), categories))
+        return columns
 
 
-def _other_schema(file: Path) -> _Fields:
-    if file.suffix == ".parquet":
-        import pyarrow.parquet as pq
+def _of_parquet(file: Path) -> list[ColumnSchema]:
+    import pyarrow.parquet as pq
 
-        schema = pq.read_schema(file)
-    else:
-        import pyarrow.csv as csv
-
-        with csv.open_csv(file) as reader:
-            schema = reader.schema
-    return [(field.name, field, None) for field in schema]
+    return [_column(field.name, _value_type(field.type), True) for field in pq.read_schema(file)]
 
 
-def _column(name: str, field: Any, categories: tuple[str, ...] | None) -> ColumnSchema:
-    metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-    default = ColumnClass.IDENTIFIER if name == "patient_id" else ColumnClass.ORDINARY
-    return ColumnSchema(
-        name,
-        _value_type(field.type),
-        categories,
-        metadata.get("osl.nullable", "true" if name != "patient_id" else "false") == "true",
-        ColumnClass(metadata.get("osl.class", default.value)),
+def _of_csv(file: Path) -> list[ColumnSchema]:
+    """Types by what every value of a column looks like, as `engine.describe` finds them."""
+    import pyarrow as pa
+    import pyarrow.csv as csv
+
+    with csv.open_csv(file) as header:
+        names = header.schema.names
+    as_text = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
     )
+    possible: dict[str, list[ValueType]] = {name: list(_LOOKS) for name in names}
+    seen: set[str] = set()
+    with csv.open_csv(file, convert_options=as_text) as reader:
+        for batch in reader:
+            for name, values in zip(names, batch.columns, strict=True):
+                known = values.drop_null()
+                if len(known):
+                    seen.add(name)
+                    possible[name] = [of for of in possible[name] if _LOOKS[of](known)]
+    return [_column(name, next(iter(possible[name]), STR) if name in seen else STR, True) for name in names]
+
+
+def _column(
+    name: str, of: ValueType, nullable: bool, told: str = "ordinary", categories: tuple[str, ...] | None = None
+) -> ColumnSchema:
+    is_id = name == "patient_id"
+    return ColumnSchema(
+        name, of, categories, nullable and not is_id, ColumnClass.IDENTIFIER if is_id else ColumnClass(told)
+    )
+
+
+STR = ValueType.STR
+
+
+def _looks_bool(values: Any) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    words = pa.array(["T", "F", "TRUE", "FALSE"])
+    return bool(pc.all(pc.is_in(pc.utf8_upper(values), value_set=words)).as_py())
+
+
+def _looks_int(values: Any) -> bool:
+    return _matches(values, "^-?[0-9]+$") and _casts(values, "int64")
+
+
+def _looks_float(values: Any) -> bool:
+    return _casts(values, "float64")
+
+
+def _looks_date(values: Any) -> bool:
+    return _matches(values, "^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
+
+
+_LOOKS: dict[ValueType, Callable[[Any], bool]] = {
+    ValueType.BOOL: _looks_bool,
+    ValueType.INT: _looks_int,
+    ValueType.FLOAT: _looks_float,
+    ValueType.DATE: _looks_date,
+}
+
+
+def _matches(values: Any, pattern: str) -> bool:
+    import pyarrow.compute as pc
+
+    return bool(pc.all(pc.match_substring_regex(values, pattern)).as_py())
+
+
+def _casts(values: Any, to: str) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        return bool(pc.all(pc.is_finite(values.cast(to))).as_py())
+    except pa.ArrowInvalid:
+        return False
 
 
 def _value_type(arrow_type: Any) -> ValueType:
     import pyarrow.types as types
 
+    of = arrow_type.value_type if types.is_dictionary(arrow_type) else arrow_type
     for test, value_type in (
         (types.is_boolean, ValueType.BOOL),
         (types.is_integer, ValueType.INT),
         (types.is_floating, ValueType.FLOAT),
+        (types.is_decimal, ValueType.FLOAT),
         (types.is_date, ValueType.DATE),
         (types.is_timestamp, ValueType.DATE),
+        (types.is_string, ValueType.STR),
+        (types.is_large_string, ValueType.STR),
     ):
-        if test(arrow_type):
+        if test(of):
             return value_type
-    return ValueType.STR
+    raise ValueError("a column is of a type that cannot be used")
 
 
 def _maker(root: Path, path: str) -> str:

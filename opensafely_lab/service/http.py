@@ -170,9 +170,23 @@ class _Watch:
         log.info("%s %s %d %d ms", method, route, status, (perf_counter() - began) * 1000)
 
 
+# Newer FastAPI records requests, and the text of exceptions, for OpenTelemetry unless it is told not to; an
+# environment variable is then enough to send them somewhere.
+_NO_TELEMETRY: Any = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+    "exclude": lambda _scope: True,
+}
+
+
 def new_app(title: str, version: str) -> FastAPI:
-    """An application without routes: no docs pages, our refusals, our log."""
-    app = FastAPI(title=title, version=version, docs_url=None, redoc_url=None, openapi_url=None)
+    """An application without routes: no docs pages, no telemetry, our refusals, our log."""
+    app = FastAPI(
+        title=title, version=version, docs_url=None, redoc_url=None, openapi_url=None, telemetry=_NO_TELEMETRY
+    )
     app.add_exception_handler(LabError, _lab_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _bad_request)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import ClassVar
@@ -65,8 +68,28 @@ def serve(app: FastAPI, port: int, port_file: Path | None, stopping: Callable[[]
         timeout_keep_alive=30,
         proxy_headers=False,
     )
-    _Server(config, stopping).run(sockets=[listener])
+    server = _Server(config, stopping)
+    with _stopping_on_signals(server):
+        server.run(sockets=[listener])
     log.info("stopped")
+
+
+@contextmanager
+def _stopping_on_signals(server: _Server) -> Iterator[None]:
+    """Also before uvicorn listens to signals, and after: it raises them again once stopped; that is no failure."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def write_whole(path: Path, data: bytes) -> None:

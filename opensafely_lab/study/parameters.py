@@ -46,7 +46,7 @@ class ParameterError(Refused):
     code = "parameter"
 
     def __init__(self, sentence: str, *, next_step: str = "", parameter: str | None = None) -> None:
-        super().__init__(sentence, next_step=next_step)
+        super().__init__(sentence, next_step=next_step or "Correct it and try again.")
         self.parameter = parameter
 
 

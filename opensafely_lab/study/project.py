@@ -183,24 +183,24 @@ class Project:
 
     def inputs(self, name: str) -> tuple[ExtractInput, ...]:
         """The datasets that the action's needed `generate-dataset` actions make, in the order of `needs`."""
-        found = []
-        for need in self.action(name).needs:
-            action = self.actions[need]
-            said = action.dataset
-            if said is None:
-                continue
-            found.append(
-                ExtractInput(
-                    action=need,
-                    output=PurePosixPath(said.output),
-                    definition=said.definition,
-                    args=action.run.args,
-                    user_args=said.user_args,
-                    dummy_tables=said.dummy_tables,
-                    dummy_data_file=said.dummy_data_file,
-                )
-            )
-        return tuple(found)
+        found = [self.extract(need) for need in self.action(name).needs]
+        return tuple(extract for extract in found if extract is not None)
+
+    def extract(self, name: str) -> ExtractInput | None:
+        """The dataset that a `generate-dataset` action makes; None for any other action."""
+        action = self.action(name)
+        said = action.dataset
+        if said is None:
+            return None
+        return ExtractInput(
+            action=name,
+            output=PurePosixPath(said.output),
+            definition=said.definition,
+            args=action.run.args,
+            user_args=said.user_args,
+            dummy_tables=said.dummy_tables,
+            dummy_data_file=said.dummy_data_file,
+        )
 
 
 def read_project(data: bytes) -> Project:
@@ -471,7 +471,7 @@ class _Reader:
                 try:
                     found[name.text] = make_spec(name.text, yamltext.value(said_of_it))
                 except ParameterError as error:
-                    self.wrong(said_of_it.line, f"{said}: {str(error).removesuffix('.')}")
+                    self.wrong(said_of_it.line, f"{said}: {error.sentence.removesuffix('.')}")
         return found
 
     def _check_needs(self, actions: Mapping[str, Action]) -> None:

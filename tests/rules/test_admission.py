@@ -39,6 +39,49 @@ def test_groups_are_laid_out_from_declarations_with_missing_where_it_may_be() ->
     )
 
 
+IN_REGION = call("is_in", column("region"), text("East"), text("North"))
+
+
+@pytest.mark.parametrize(
+    ("where", "missing"),
+    [
+        (None, True),
+        (IN_REGION, False),
+        (call("and", at_least("age", 18), IN_REGION), False),
+        (call("or", at_least("age", 18), IN_REGION), True),
+        (call("or", call("eq", column("region"), text("East")), IN_REGION), False),
+        (call("is_not_null", column("region")), False),
+        (call("is_null", column("region")), True),
+        (call("not", call("eq", column("region"), text("East"))), False),
+        (call("not", call("is_not_null", column("region"))), True),
+        (call("is_in", column("region")), True),
+        (call("eq", call("coalesce", column("region"), text("East")), text("East")), True),
+    ],
+)
+def test_missing_is_no_level_where_the_condition_leaves_the_missing_out(where: Expr | None, missing: bool) -> None:
+    (group,) = expected_groups(table({"region": column("region")}, where=where), SCHEMA)
+    assert group.has_missing is missing
+
+
+@pytest.mark.parametrize(
+    ("where", "regions"),
+    [
+        (IN_REGION, ("East", "North")),
+        (call("eq", column("region"), text("London")), ("London",)),
+        (call("eq", text("London"), column("region")), ("London",)),
+        (call("and", IN_REGION, call("eq", column("region"), text("East"))), ("East",)),
+        (call("or", IN_REGION, call("eq", column("region"), text("London"))), ("East", "London", "North")),
+        (call("or", IN_REGION, at_least("age", 18)), ("East", "London", "North")),
+        (call("and", IN_REGION, at_least("age", 18)), ("East", "North")),
+        (call("not", IN_REGION), ("East", "London", "North")),
+        (call("eq", column("region"), text("Atlantis")), ("East", "London", "North")),
+    ],
+)
+def test_categories_that_the_condition_does_not_list_are_no_levels(where: Expr, regions: tuple[str, ...]) -> None:
+    (group,) = expected_groups(table({"region": column("region")}, where=where), SCHEMA)
+    assert group.levels == regions
+
+
 @pytest.mark.parametrize("name", ["patient_id", "practice", "msoa"])
 @pytest.mark.parametrize("wrapped", ["plain", "null test", "case", "listed"])
 def test_identifiers_organisations_and_small_areas_neither_split_nor_choose(name: str, wrapped: str) -> None:

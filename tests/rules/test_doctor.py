@@ -8,6 +8,7 @@ import pytest
 
 from opensafely_lab.desk import doctor
 from opensafely_lab.desk.doctor import Check, Report
+from opensafely_lab.desk.health import answers
 from opensafely_lab.desk.state import State
 
 WORKS = {"Python": True, "Jupyter": True, "sandbox": True}
@@ -68,11 +69,11 @@ def test_little_disk_is_named(tmp_path, monkeypatch):
 def test_no_site_is_no_failure(tmp_path, written):
     if written is not None:
         (tmp_path / "run.json").write_text(written)
-    check = doctor.running(State(tmp_path), "site", "site")
+    check = doctor.running(State(tmp_path), "site", "site", answers)
     assert (check.ok, check.needed) == (False, False)
     assert "opensafely-lab up" in check.next_step
 
 
 def test_a_site_that_does_not_answer_is_named(tmp_path):
     (tmp_path / "run.json").write_text('{"site": "http://127.0.0.1:9"}')
-    assert "does not answer" in doctor.running(State(tmp_path), "site", "site").detail
+    assert "does not answer" in doctor.running(State(tmp_path), "site", "site", answers).detail

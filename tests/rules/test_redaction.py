@@ -213,6 +213,27 @@ def test_confidential_cells_do_not_print() -> None:
     assert "4711" not in repr(secret) + str(secret) + f"{secret}"
 
 
+def test_a_level_is_left_out_only_where_nobody_has_it() -> None:
+    with_missing = (GroupLevels("sex", ("f", "m"), True),)
+    without = (GroupLevels("sex", ("f", "m"), False),)
+    nobody = CellTable(with_missing, {("f",): 1, ("m",): 2, (None,): 0})
+    assert dict(nobody.laid_out_by(without).counts) == {("f",): 1, ("m",): 2}
+    assert nobody.laid_out_by(with_missing) is nobody
+    no_men = CellTable(with_missing, {("f",): 1, ("m",): 0, (None,): 2})
+    assert dict(no_men.laid_out_by((GroupLevels("sex", ("f",), True),)).counts) == {("f",): 1, (None,): 2}
+    somebody = CellTable(with_missing, {("f",): 1, ("m",): 2, (None,): 1})
+    for cells_, groups in (
+        (somebody, without),
+        (nobody, (GroupLevels("sex", ("f",), False),)),
+        (nobody, (GroupLevels("sex", ("f", "m", "x"), False),)),
+        (nobody, (GroupLevels("ill", ("f", "m"), False),)),
+        (nobody, ()),
+        (nobody, (*without, *without)),
+    ):
+        with pytest.raises(BadCells):
+            cells_.laid_out_by(groups)
+
+
 # Properties.
 
 

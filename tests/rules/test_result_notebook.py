@@ -97,7 +97,7 @@ def test_outcomes_stand_in_the_order_of_requests_and_before_the_placeholder():
 
 
 def test_a_cell_of_the_layout_has_exactly_one_placeholder_and_others_have_none():
-    _, document = built([], outputs=[1, 1, 0, 999])
+    _, document = built([], outputs=[0, 1, 999])
     assert [len(c.get("outputs", [])) for c in document.cells] == [0, 0, 1, 0, 0]
     assert document.cells[2].outputs[0].data[HELD_MIME]["next_step"]
 

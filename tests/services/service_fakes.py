@@ -127,7 +127,7 @@ def served(app: FastAPI) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True
         thread.join(10)
 
 
@@ -161,8 +161,10 @@ class Process:
     def start(self) -> None:
         config = self.folder / f"{self.name}.json"
         config.write_text(json.dumps(self.settings))
-        self.process = python(*self.arguments, "--config", str(config), log=self.log)
         if port_file := self.settings.get("port_file"):
+            Path(port_file).unlink(missing_ok=True)
+        self.process = python(*self.arguments, "--config", str(config), log=self.log)
+        if port_file:
             wait_until(lambda: Path(port_file).exists() or self.ended, what=f"the start of {self.name}")
             assert not self.ended, self.log.read_text()
             self.settings["port"] = int(Path(port_file).read_text())  # the same one when it starts again
@@ -257,7 +259,7 @@ def everything(folder: Path, **agent_changes: Any) -> Everything:
     )
 
 
-@define
+@define(slots=False)
 class FakeWork:
     """Carries out a job by writing down that it did. The parameter `mode` says how it goes."""
 

@@ -5,6 +5,15 @@ import { valueText } from '../ui/words';
 const INTEGER = String.raw`[\-+]?\d+`;
 const DECIMAL = String.raw`[\-+]?(\d+\.?\d*|\.\d+)([eE][\-+]?\d+)?`;
 
+const DATE = String.raw`\d{4}-\d{2}-\d{2}`;
+
+const LIST_ITEMS: ReadonlyMap<string, string> = new Map([
+  ['list[int]', INTEGER],
+  ['list[float]', DECIMAL],
+  ['list[bool]', '(true|false)'],
+  ['list[date]', DATE]
+]);
+
 /** What kind of field a parameter is entered in. */
 export type FieldKind = 'flag' | 'choice' | 'integer' | 'decimal' | 'date' | 'list' | 'text';
 
@@ -27,7 +36,10 @@ export function fieldKind(info: ParameterInfo): FieldKind {
 }
 
 /** The text that stands in the field for a value. Choices are known by their place in the list. */
-export function textOf(info: ParameterInfo, value: ParameterValue): string {
+export function textOf(info: ParameterInfo, value: ParameterValue | null): string {
+  if (value === null) {
+    return info.choices !== null ? '0' : '';
+  }
   if (info.choices !== null) {
     const wanted = JSON.stringify(value);
     return String(Math.max(0, info.choices.findIndex(choice => JSON.stringify(choice) === wanted)));
@@ -39,12 +51,12 @@ export function textOf(info: ParameterInfo, value: ParameterValue): string {
 export function valueOf(info: ParameterInfo, text: string): ParameterValue {
   switch (fieldKind(info)) {
     case 'choice':
-      return info.choices?.[Number(text)] ?? info.default;
+      return info.choices?.[Number(text)] ?? '';
     case 'flag':
       return text === 'true';
     case 'integer':
     case 'decimal':
-      return text.trim() === '' ? info.default : Number(text);
+      return text.trim() === '' ? '' : Number(text); // the server says that a number is missing
     case 'date':
     case 'text':
       return text;
@@ -71,6 +83,6 @@ function listOf(type: string, text: string): ParameterValue {
 
 /** The `pattern` of a list's field, so that the browser points at a slip as it is typed. */
 export function listPattern(type: string): string | undefined {
-  const item = { 'list[int]': INTEGER, 'list[float]': DECIMAL, 'list[bool]': '(true|false)' }[type];
+  const item = LIST_ITEMS.get(type);
   return item === undefined ? undefined : String.raw`\s*(${item}(\s*,\s*${item})*)?\s*`;
 }

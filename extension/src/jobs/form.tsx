@@ -80,7 +80,7 @@ function Field({ info, initial, trans, onChange }: IFieldProps): React.ReactElem
       <Input id={id} info={info} initial={initial} onChange={onChange} />
       {(info.description || hint) && (
         <p className="osl-Quiet" id={`${id}-hint`}>
-          {[info.description, hint].filter(Boolean).join(' ')}
+          {[info.description, hint].filter(Boolean).join(' · ')}
         </p>
       )}
     </div>
@@ -156,14 +156,14 @@ function Input({ id, info, initial, onChange }: IInputProps): React.ReactElement
 function hintOf(info: ParameterInfo, trans: TranslationBundle): string {
   const parts = [];
   if (fieldKind(info) === 'list') {
-    parts.push(trans.__('Separated by commas.'));
+    parts.push(trans.__('separated by commas'));
   }
   if (info.minimum !== null && info.maximum !== null) {
-    parts.push(trans.__('From %1 to %2.', String(info.minimum), String(info.maximum)));
+    parts.push(trans.__('from %1 to %2', String(info.minimum), String(info.maximum)));
   } else if (info.minimum !== null) {
-    parts.push(trans.__('At least %1.', String(info.minimum)));
+    parts.push(trans.__('at least %1', String(info.minimum)));
   } else if (info.maximum !== null) {
-    parts.push(trans.__('At most %1.', String(info.maximum)));
+    parts.push(trans.__('at most %1', String(info.maximum)));
   }
-  return parts.join(' ');
+  return parts.join(', ');
 }

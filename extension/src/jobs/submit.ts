@@ -34,13 +34,13 @@ export async function askAndStart(
     await explain(asProblem(error, trans), trans);
     return null;
   }
-  if (info.action === null) {
+  if (info.action === null || info.problem !== null) {
     await explain(info.problem ?? notAnAction(trans), trans);
     return null;
   }
   let values: Values = {};
   let fixes: readonly string[] = [];
-  let problem = info.problem;
+  let problem: Problem | null = null;
   for (;;) {
     const answer = await ask(kind, info, values, problem, trans);
     if (answer === null) {

@@ -117,7 +117,7 @@ export class ResultDrive implements Contents.IDrive {
 /** Where the result of a run is found. */
 export function pathOf(run: RunRow): string {
   const name = run.action.replace(/[^A-Za-z0-9_.-]+/g, '-') || 'result';
-  return `${DRIVE}:${run.id}/${name}${EXTENSION}`;
+  return `${DRIVE}:${run.id}/${name}${run.level === 'dummy' ? '-dummy' : ''}${EXTENSION}`;
 }
 
 function runOf(localPath: string): string {

@@ -57,7 +57,7 @@ export function frameStyle(): string {
 }
 
 function isOurs(rule: CSSStyleRule): boolean {
-  return /:root|\.osl-|\.jp-RenderedHTMLCommon|\.jp-RenderedText|\.jp-RenderedMarkdown|\.jp-RenderedImage/.test(
+  return /:root|\[data-jp-theme-light|\.osl-|\.jp-RenderedHTMLCommon|\.jp-RenderedText|\.jp-RenderedMarkdown|\.jp-RenderedImage/.test(
     rule.selectorText
   );
 }

@@ -3,6 +3,8 @@ import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 
 const PICTURE = /^data:image\/(png|jpe?g|gif|webp);base64,/i;
 const LINK = /^(https?:|mailto:|#)/i;
+/** Classes that colour code. Any other could dress text up as a part of JupyterLab. */
+const COLOUR = /^(\u037c[0-9a-z]+|tok-[a-z0-9]+|ansi-[a-z-]+|language-[a-z0-9+-]+)$/i;
 const LOADS = ['src', 'srcset', 'background', 'poster', 'data', 'ping', 'xlink:href'];
 const GOES = ['href', 'action', 'formaction'];
 const REMOVED =
@@ -24,6 +26,7 @@ export class StrictSanitizer extends Sanitizer {
       }
     }
     for (const element of Array.from(page.body.querySelectorAll('*'))) {
+      element.classList.remove(...Array.from(element.classList).filter(name => !COLOUR.test(name)));
       for (const attribute of Array.from(element.attributes)) {
         if (!isHarmless(attribute.name.toLowerCase(), attribute.value.trim())) {
           element.removeAttribute(attribute.name);

@@ -15,12 +15,14 @@ from typing import Any, ParamSpec, TypeVar
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
-from pydantic import BaseModel, ValidationError
 from tornado import web
 from tornado.iostream import StreamClosedError
 
+from opensafely_lab.desk.inspect import problem
 from opensafely_lab.desk.server.desk import Desk
 from opensafely_lab.errors import LabError, UsageError
+from opensafely_lab.wire.base import Message
+from opensafely_lab.wire.decode import decode
 from opensafely_lab.wire.lab import CreateStudy, Problem, Started, StartRun
 
 MAX_BODY = 256 * 1024  # a request of ours is a path and some parameters
@@ -31,7 +33,7 @@ SECONDS_BETWEEN_SIGNS_OF_LIFE = 15.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound=Message)
 
 
 def routes(base_url: str, desk: Desk) -> list[tuple[str, type[web.RequestHandler], dict[str, Any]]]:
@@ -69,15 +71,9 @@ class DeskHandler(APIHandler):
 
     def read(self, message: type[M]) -> M:
         """The request's body as a message, or a refusal that does not repeat it."""
-        if len(self.request.body) > MAX_BODY:
-            raise UsageError("The request is larger than any that JupyterLab makes.")
-        try:
-            return message.model_validate_json(self.request.body, strict=True)
-        except ValidationError as error:
-            fields = sorted({".".join(str(part) for part in item["loc"]) or "body" for item in error.errors()})
-            raise UsageError(f"The request is not a {message.__name__} message: {', '.join(fields[:5])}.") from None
+        return decode(message, self.request.body, MAX_BODY)
 
-    def answer(self, message: BaseModel, status: int = 200) -> None:
+    def answer(self, message: Message, status: int = 200) -> None:
         self.set_status(status)
         self.finish(message.model_dump_json())
 
@@ -87,20 +83,20 @@ class DeskHandler(APIHandler):
         self.set_header("Content-Type", "application/json")
         if isinstance(error, LabError):
             self.set_status(error.http_status)
-            problem = problem_of(error)
+            answer = problem(error)
         elif isinstance(error, web.HTTPError):
-            problem = Problem(
+            answer = Problem(
                 code=f"http-{status_code}",
                 sentence=_HTTP_SENTENCES.get(status_code, f"The Jupyter server refused the request ({status_code})."),
                 next_step="Reload the page, and sign in again if you are asked to.",
             )
         else:
-            problem = Problem(
+            answer = Problem(
                 code="platform",
                 sentence="Something in OpenSAFELY Lab broke while it answered.",
                 next_step="Try again. If it stays, the server's log says where.",
             )
-        self.finish(problem.model_dump_json())
+        self.finish(answer.model_dump_json())
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Where it broke, never what was in it: an error's text may quote what it was working on."""
@@ -118,18 +114,6 @@ _HTTP_SENTENCES = {
     404: "There is nothing at this address.",
     405: "This cannot be asked that way.",
 }
-
-
-def problem_of(error: LabError) -> Problem:
-    """An error as the browser is told it."""
-    detail = getattr(error, "detail", None)
-    return Problem(
-        code=error.code,
-        sentence=error.sentence,
-        next_step=error.next_step,
-        fix=error.fix,
-        detail=detail if isinstance(detail, str) else None,
-    )
 
 
 class StatusHandler(DeskHandler):

@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.compute as pc
 from attrs import frozen
 
 from ...errors import PlatformError
@@ -81,6 +81,9 @@ def write_arrow(batches: Iterable[pa.RecordBatch], schema: DatasetSchema, output
             columns = [_encoded(batch.column(i), column) for i, column in enumerate(schema.columns)]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=target))
             rows += batch.num_rows
+        if rows == 0:  # a file of nobody still tells its categories, or a notebook could tell that it is empty
+            nobody = [_encoded(pa.nulls(0, ARROW_TYPES[column.type]), column) for column in schema.columns]
+            writer.write_batch(pa.RecordBatch.from_arrays(nobody, schema=target))
     partial.replace(output)
     return rows
 

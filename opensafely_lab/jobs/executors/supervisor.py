@@ -25,9 +25,12 @@ import select
 import signal
 import sys
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from opensafely_lab.jobs.outputs import Caps, collect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MB = 1 << 20
 ROOM = "/tmp"  # noqa: S108 - our own mount namespace: nobody else sees what is mounted here
@@ -131,6 +134,11 @@ def become(uid: int | None, parent: int) -> None:
         os.mkdir(f"{ROOM}/scratch/{folder}", 0o700)
     os.umask(0o077)
     _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    die_with(parent)
+
+
+def die_with(parent: int) -> None:
+    """Ask for a death signal when our parent ends; if it has already, end now."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
     if os.getppid() != parent:
         os._exit(1)
@@ -206,9 +214,7 @@ def start(orders: Orders, filters: list[int], log: int, info: int) -> int:
         _check(_libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")
         _write("/proc/self/oom_score_adj", "500")
         limit_self(orders["limits"])
-        _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
-        if os.getppid() != parent:
-            os._exit(1)
+        die_with(parent)
         os.execve(words[0], words, {})  # noqa: S606 - no environment: ours could be read in /proc/1/environ
     except BaseException as problem:  # noqa: BLE001 - nothing may return into the parent's code
         os.write(2, f"the sandbox did not start: {problem}\n".encode())
@@ -224,6 +230,7 @@ class Watch:
     def __init__(self, orders: Orders, bwrap: int, log: int, info: int) -> None:
         self.limits = orders["limits"]
         self.polled = orders["limiter"] == "polling"
+        self.oom_files: list[str] = orders["oom_files"]
         self.bwrap = bwrap
         self.log_pipe = log
         self.info_pipe = info
@@ -251,7 +258,7 @@ class Watch:
                 break
             if now >= next_look:
                 next_look = now + self.look(now - started)
-                if self.polled and self.peak > self.limits["memory_bytes"]:
+                if self.over_memory():
                     reason = "memory-limit"
                     break
             ready = dict(poll.poll(1000 * max(0.001, min(left, next_look - now))))
@@ -302,9 +309,16 @@ class Watch:
         if self.first is not None and self.seen.get("seccomp") != "2":
             self.observe()
         if self.polled:
-            self.peak = max(self.peak, tree_memory(self.bwrap))
+            self.peak = max(self.peak, tree_memory(self.bwrap, self.limits["memory_bytes"]))
             return 0.02 if age < TICK else TICK
-        return 0.02 if age < 0.5 and self.seen.get("seccomp") != "2" else 5.0
+        return 0.02 if age < 2 * TICK and self.seen.get("seccomp") != "2" else 2 * TICK
+
+    def over_memory(self) -> bool:
+        """In a cgroup the kernel kills one process, and the run may carry on without it: what is missing
+        nobody can tell. So the first such kill ends the run."""
+        if self.polled:
+            return self.peak > int(self.limits["memory_bytes"])
+        return (read_number(self.oom_files, "oom_kill") or 0) > 0
 
     def observe(self) -> None:
         """What the kernel says of the run's first process: evidence for the record of this very run."""
@@ -345,27 +359,54 @@ class Watch:
         return os.waitstatus_to_exitcode(status)
 
 
-def tree_memory(root: int) -> int:
-    """Resident bytes of a process and all below it. Sees no memfd, which is why the filter forbids them."""
+def tree_memory(root: int, limit: int) -> int:
+    """Bytes that a process and all below it hold. Sees no memfd, which is why the filter forbids them.
+
+    Resident sizes are cheap, but count shared pages once for each process; where their sum is over the
+    limit, each process's share is counted instead.
+    """
+    pids = tree(root)
+    resident = sum(resident_bytes(pid) for pid in pids)
+    return resident if resident <= limit else sum(share_bytes(pid) for pid in pids)
+
+
+def tree(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
-    resident: dict[int, int] = {}
-    page = resource.getpagesize()
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat") as file:
-                fields = file.read().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(name))
-        resident[int(name)] = int(fields[21]) * page
-    total, todo = 0, [root]
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    parent = int(file.read().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(name))
+    found, todo = [], [root]
     while todo:
         pid = todo.pop()
-        total += resident.get(pid, 0)
+        found.append(pid)
         todo += children.get(pid, [])
-    return total
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def share_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) << 10
+    except PermissionError:
+        return resident_bytes(pid)
+    except OSError:
+        pass
+    return 0
 
 
 # -- the whole -----------------------------------------------------------------------------------
@@ -390,7 +431,6 @@ def read_number(paths: list[str], key: str | None = None) -> int | None:
 
 def supervise(orders: Orders, report: int) -> dict[str, Any]:
     """Run it and collect; returns what goes into `end.json`."""
-    limits = orders["limits"]
     filters = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in orders["filters"]]
     enter_namespaces(orders["uid"])
     furnish(orders)
@@ -398,17 +438,21 @@ def supervise(orders: Orders, report: int) -> dict[str, Any]:
     log_read, log_write = os.pipe()
     info_read, info_write = os.pipe()
     os.set_blocking(log_read, False)
-    started = time.monotonic()
     watch = Watch(orders, start(orders, filters, log_write, info_write), log_read, info_read)
     for opened in (log_write, info_write, *filters, *orders["cgroup_fds"]):
         os.close(opened)
+    return watch_and_collect(orders, watch, f"{ROOM}/outputs", report)
+
+
+def watch_and_collect(orders: Orders, watch: Watch, outputs: str, report: int) -> dict[str, Any]:
+    limits = orders["limits"]
+    started = time.monotonic()
     reason, code = watch.until_end()
     wall = time.monotonic() - started
-    # The kernel kills one process, the run may carry on without it: what is missing nobody can tell.
-    if reason is None and (read_number(orders["oom_files"], "oom_kill") or 0) > 0:
+    if reason != "memory-limit" and watch.over_memory():
         reason = "memory-limit"
     if reason is None and watch.first is None:
-        raise Trouble("bubblewrap did not start: " + bytes(watch.log[:500]).decode("utf-8", "replace"))
+        raise Trouble("the run did not start: " + bytes(watch.log[:500]).decode("utf-8", "replace"))
     caps = Caps(
         files=limits["output_files"],
         entries=10 * limits["output_files"],
@@ -417,7 +461,7 @@ def supervise(orders: Orders, report: int) -> dict[str, Any]:
     )
     os.mkdir("collected", 0o700, dir_fd=report)
     target = os.open("collected", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=report)
-    collected = collect(f"{ROOM}/outputs", target, caps, owner=os.getuid())
+    collected = collect(outputs, target, caps, owner=os.getuid())
     put(report, "log", bytes(watch.log))
     return {
         "kind": reason or "exited",
@@ -444,6 +488,11 @@ def put(folder: int, name: str, content: bytes) -> None:
 
 
 def main() -> NoReturn:
+    serve(supervise)
+
+
+def serve(supervise: Callable[[Orders, int], dict[str, Any]]) -> NoReturn:
+    """Read the orders, carry them out by `supervise`, leave `end.json`."""
     orders: Orders = json.loads(sys.stdin.buffer.read())
     for opened in (*orders["cgroup_fds"], *orders["held_fds"]):
         os.set_inheritable(opened, False)

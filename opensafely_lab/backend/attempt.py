@@ -27,7 +27,7 @@ from opensafely_lab.wire.site import Assignment
 class Unpack(Protocol):
     """`opensafely_lab.jobs.bundle.unpack`: the tree of `commit` into the folder, or a `LabError`."""
 
-    def __call__(self, data: bytes, commit: str, into: Path) -> None: ...
+    def __call__(self, data: bytes, commit: str, into: Path) -> object: ...
 
 
 class NothingShown(PlatformError):

@@ -101,7 +101,7 @@ class Work(Protocol):
     def run(self, order: Order, tell: Callable[[JobCode], None]) -> WorkResult:
         """Carry out one attempt: definitions, extract, run, gate.
 
-        `tell` takes EXECUTING and CHECKING; whether and when anybody hears it is not decided here.
+        `tell` takes PREPARING, EXECUTING and CHECKING; whether and when anybody hears it is not decided here.
         Raises where something of ours broke; no text of what it raises is kept.
         """
         ...

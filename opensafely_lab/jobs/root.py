@@ -34,10 +34,11 @@ from attrs import frozen
 
 from opensafely_lab.errors import PlatformError
 
-RECIPE = "3"  # changes when this module would build something else from the same files
+RECIPE = "4"  # changes when this module would build something else from the same files
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 PACKAGE = Path(__file__).parents[1]
 DISTRIBUTION = "opensafely-lab"
+FONTS = PurePosixPath("opt/venv/share/matplotlib")
 SITE = PurePosixPath("opt/venv/lib", PYTHON, "site-packages")
 
 # Of the standard library: what needs a terminal, a display or a compiler, or only tests Python itself.
@@ -289,6 +290,7 @@ def _ensure_base(
         _copy_distributions(root, distributions)
         _copy_libraries(root)
         _make_places(root)
+        _list_fonts(root)
         _tidy_modes(root)
         _compile(root, root / "opt")
         digest = _tree_digest(root)
@@ -435,6 +437,24 @@ def _make_places(root: Path) -> None:
         "resolv.conf": "",
     }.items():
         (etc / name).write_text(text)
+
+
+def _list_fonts(root: Path) -> None:
+    """matplotlib's own list of fonts, which it would otherwise make in each run; see `notebooks.execute`.
+
+    Only the fonts that it brings along: those of this computer are not in the root.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-I", "-c", "import matplotlib.font_manager"]
+        subprocess.run(words, env={"MPLCONFIGDIR": folder}, cwd="/", capture_output=True, check=False)
+        for made in Path(folder).glob("fontlist-*.json"):
+            fonts = json.loads(made.read_text())
+            for kind in ("ttflist", "afmlist"):
+                own = [font for font in fonts[kind] if not os.path.isabs(font["fname"])]
+                fonts[kind] = sorted(own, key=lambda font: str(font["fname"]))
+            target = root / FONTS
+            target.mkdir(parents=True)
+            (target / made.name).write_text(json.dumps(fonts, sort_keys=True))
 
 
 def _tidy_modes(root: Path) -> None:

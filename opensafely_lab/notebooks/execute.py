@@ -33,6 +33,7 @@ UNUSED = ("rfc3987_syntax", "pyarrow", "boto3", "azure", "gcsfs", "IPython", "ip
 REQUEST_MIME = "application/vnd.opensafely.request+json"
 MOST_MESSAGES = 20_000  # outputs of a whole run: far above any honest notebook
 MOST_BYTES = 32 << 20
+RESERVED = 256 << 10  # bytes of the outputs that are kept for our own report
 KERNEL_START = 60.0  # seconds
 
 
@@ -44,7 +45,7 @@ class Places:
     """The folders of a run, as the executor mounts them."""
 
     def __init__(self, top: str = "/") -> None:
-        root = Path(top)
+        root = self.top = Path(top)
         self.job = root / "job"
         self.study = root / "study"
         self.work = root / "work" / "study"
@@ -71,17 +72,21 @@ def main() -> NoReturn:
 
 def run(places: Places) -> int:
     places.report.mkdir(parents=True, exist_ok=True)
+    reserve = places.report / ".reserve"  # so that a notebook that fills its outputs can still be told why it failed
+    reserve.write_bytes(bytes(RESERVED))
     job = json.loads((places.job / "job.json").read_bytes())
     source = json.loads((places.job / "notebook.ipynb").read_bytes())
     cells = executed_cells(source, job)
     lay_out_study(places, job.get("inputs", {}))
+    lay_out_fonts()
     kernel = Kernel(places, job, [submitted for _, submitted in cells])
     try:
         outcome = execute(places, job, kernel, dict(cells))
     finally:
         kernel.kill()
-    write_report(places, outcome)
-    return 0 if outcome["status"]["state"] == "succeeded" else 1
+    reserve.unlink(missing_ok=True)
+    written = write_report(places, outcome)
+    return 0 if written and outcome["status"]["state"] == "succeeded" else 1
 
 
 # -- the study --------------------------------------------------------------------------------------
@@ -100,7 +105,7 @@ def lay_out_study(places: Places, inputs: dict[str, str]) -> None:
         target = places.work / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        target.symlink_to(mounted)
+        target.symlink_to(places.top / mounted.lstrip("/"))
 
 
 def copy_tree(source: Path, target: Path) -> None:
@@ -115,6 +120,14 @@ def copy_tree(source: Path, target: Path) -> None:
                     copy_tree(Path(entry.path), target / entry.name)
             elif entry.is_file():
                 shutil.copyfile(entry.path, target / entry.name)
+
+
+def lay_out_fonts() -> None:
+    """matplotlib's list of fonts, made when the root was built: it must lie where it could be written."""
+    listed = Path(sys.prefix, "share", "matplotlib")
+    wanted = os.environ.get("MPLCONFIGDIR")
+    if wanted and listed.is_dir():
+        shutil.copytree(listed, wanted, dirs_exist_ok=True)
 
 
 # -- which cell is which ------------------------------------------------------------------------------
@@ -178,7 +191,11 @@ class Kernel:
         self.sockets = [Path(f"{self.connection['ip']}-{port}") for port in ports.values()]
         file = places.kernel / "connection.json"
         file.write_text(json.dumps(self.connection))
-        ours = {"OSL_RUN": job["mode"], "OSL_CELLS": json.dumps(cells), "OSL_REPORT": str(places.report)}
+        ours = {
+            "OSL_RUN": job["mode"],
+            "OSL_CELLS": json.dumps(cells),
+            "OSL_REQUESTS": str(places.report / "requests.json"),
+        }
         environment = {**os.environ, **ours}
         words = [sys.executable, *_same_flags(), "-m", "opensafely_lab.notebooks.batch_kernel", "-f", str(file)]
         self.process = subprocess.Popen(
@@ -291,13 +308,17 @@ def is_request(output: dict[str, Any]) -> bool:
     return REQUEST_MIME in output.get("data", {})
 
 
-def write_report(places: Places, outcome: dict[str, Any]) -> None:
-    for name in ("cells", "error", "executed", "status"):
-        if outcome[name] is not None:
-            put(places.report / REPORTS[name], json.dumps(outcome[name]))
+def write_report(places: Places, outcome: dict[str, Any]) -> bool:
+    """Whether what decides could be written. The executed notebook, largest and read by nobody yet, comes last."""
+    written = {
+        name: put(places.report / REPORTS[name], json.dumps(outcome[name]))
+        for name in ("status", "cells", "error", "executed")
+        if outcome[name] is not None
+    }
+    return written["status"] and written["cells"]
 
 
-def put(path: Path, text: str) -> None:
+def put(path: Path, text: str) -> bool:
     """Whole or not at all: a full disk must not leave half a status."""
     part = path.with_name(path.name + ".part")
     try:
@@ -305,6 +326,8 @@ def put(path: Path, text: str) -> None:
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""Executors to hold to their contract, as fixtures. Another one (Docker) is added to `EXECUTORS`, and nowhere else.
-
-A test module takes them by `pytest_plugins = ["executor_cases"]`.
-"""
+"""Executors to hold to their contract, as fixtures. Another one (Docker) is added to `EXECUTORS`, and nowhere else."""
 
 from __future__ import annotations
 

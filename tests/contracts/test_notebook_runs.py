@@ -7,14 +7,24 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import attrs
 import pytest
 from executor_cases import PYTHON, a_spec
 
-from opensafely_lab.jobs.executors.protocol import MB, EndKind, Executor, Mount, RunResult
+from opensafely_lab.jobs.executors.protocol import (
+    MB,
+    EndKind,
+    Executor,
+    ExecutorUnavailable,
+    Mount,
+    RunResult,
+    RunSpec,
+    RunState,
+)
+from opensafely_lab.jobs.executors.unsafe_plain import UnsafePlainExecutor
 from opensafely_lab.jobs.loop import run_to_end
 from opensafely_lab.notebooks.control import parse_cells, parse_error, parse_status
 
-pytest_plugins = ["executor_cases"]
 pytestmark = pytest.mark.sandbox
 
 EXECUTE = (*PYTHON, "-m", "opensafely_lab.notebooks.execute")
@@ -76,19 +86,27 @@ def test_a_notebook_is_executed_with_its_parameters(execute):
     assert dict(cells.execution_counts) == {0: 1, 2: 3, 4: 4, 5: 5}
 
 
+QUICK_FAILURES = {
+    "undefined_name": "NameError",
+    "class Patient17(Exception): pass\nraise Patient17('NHS 943 476 5919')": "other-error",
+    "import os; os._exit(0)": "kernel-died",
+}
+SLOW_FAILURES = {
+    "{}['patient 17']": "KeyError",
+    "this isn't python": "SyntaxError",
+    "import os; os.kill(os.getpid(), 9)": "kernel-died",
+    "import os; os.kill(os.getppid(), 15); raise ValueError": "ValueError",
+    "input('who?')": "other-error",
+    "while True: print('x' * 10000)": "too-much-output",
+    "for _ in range(30000): display(1)": "too-much-output",
+}
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("undefined_name", "NameError"),
-        ("{}['patient 17']", "KeyError"),
-        ("class Patient17(Exception): pass\nraise Patient17('NHS 943 476 5919')", "other-error"),
-        ("this isn't python", "SyntaxError"),
-        ("import os; os._exit(0)", "kernel-died"),
-        ("import os; os.kill(os.getpid(), 9)", "kernel-died"),
-        ("import os; os.kill(os.getppid(), 15); raise ValueError", "ValueError"),
-        ("input('who?')", "other-error"),
-        pytest.param("while True: print('x' * 10000)", "too-much-output", marks=pytest.mark.slow),
-        pytest.param("for _ in range(30000): display(1)", "too-much-output", marks=pytest.mark.slow),
+        *QUICK_FAILURES.items(),
+        *(pytest.param(*failure, marks=pytest.mark.slow) for failure in SLOW_FAILURES.items()),
     ],
 )
 def test_a_failure_is_told_as_a_class_and_a_cell(execute, source, expected):
@@ -205,6 +223,25 @@ def test_a_notebook_that_forges_its_status_gains_nothing(execute):
     assert failure(execute(a_notebook(forged)))[0] == "kernel-died"
 
 
+FILL = """
+import os
+with open('/outputs/full.csv', 'wb', buffering=0) as file:
+    while True:
+        file.write(bytes(1 << 16))
+"""
+
+
+def test_a_notebook_that_fills_its_outputs_is_still_told_why_it_failed(execute):
+    assert failure(execute(a_notebook("1", FILL))) == ("OSError", 1)
+
+
+@pytest.mark.slow
+def test_a_notebook_that_leaves_no_room_for_a_report_has_failed(execute):
+    evil = "import os; os.remove('/outputs/.osl/.reserve')\ntry:\n  exec(FILL)\nexcept OSError: pass"
+    result = execute(a_notebook(f"FILL = {FILL!r}", evil))
+    assert not result.end.succeeded
+
+
 def test_plots_and_frames_work_in_there(execute):
     result = execute(
         a_notebook(
@@ -215,3 +252,49 @@ def test_plots_and_frames_work_in_there(execute):
     assert failure(result) == (None, None)
     assert texts(result)[0] == "3\n"
     assert parse_cells(control(result, "cells.json")).outputs == (0, 1)
+
+
+# -- without a sandbox: dummy data only ------------------------------------------------------------
+
+
+@pytest.fixture
+def unsafe(tmp_path: Path) -> UnsafePlainExecutor:
+    return UnsafePlainExecutor(tmp_path / "state")
+
+
+def unsafe_spec(
+    mode: str, notebook: bytes, mounts: tuple[Mount, ...] = (), inputs: dict[str, str] | None = None
+) -> RunSpec:
+    job = {"parameters": {}, "ordinals": [0, 1], "mode": mode, "inputs": inputs or {}}
+    files = {"notebook.ipynb": notebook, "job.json": json.dumps(job).encode()}
+    return a_spec(
+        "/opt/venv/bin/python", "-m", "opensafely_lab.notebooks.execute", files=files, mounts=mounts, wall_seconds=60.0
+    )
+
+
+def test_without_a_sandbox_dummy_data_can_be_used_and_it_says_so(unsafe, study, caplog):
+    notebook = a_notebook(
+        "from analysis.helpers import double; print(double(2), open('output/dataset.csv').read())",
+        "import os; print(os.environ['OSL_REQUESTS'].endswith('/outputs/.osl/requests.json'))",
+    )
+    spec = unsafe_spec("dummy", notebook, mounts_of(study), {"output/dataset.csv": "/inputs/0/dataset.csv"})
+    result = run_to_end(unsafe, spec)
+    assert failure(result) == (None, None), result.log
+    assert texts(result) == ["4 patient_id\n1\n\n", "True\n"]
+    assert (result.layers["executor"], result.layers["isolation"]) == ("unsafe-plain", "none")
+    assert "UNSAFE" in caplog.text
+    assert not unsafe.probe().ok
+
+
+def test_without_a_sandbox_nothing_is_run_on_real_data(unsafe):
+    spec = unsafe_spec("real", a_notebook("1"))
+    with pytest.raises(ExecutorUnavailable):
+        run_to_end(unsafe, spec)
+    assert unsafe.state(spec.id) is RunState.ABSENT
+
+
+@pytest.mark.slow
+def test_without_a_sandbox_a_run_can_still_be_ended(unsafe):
+    spec = unsafe_spec("dummy", a_notebook("import time; time.sleep(60)"))
+    result = run_to_end(unsafe, attrs.evolve(spec, limits=attrs.evolve(spec.limits, wall_seconds=2.0)))
+    assert result.end.kind is EndKind.TIME

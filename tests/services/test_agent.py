@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -45,7 +46,9 @@ from opensafely_lab.backend.tables import (
     ProjectRow,
     ResultRow,
 )
+from opensafely_lab.backend.work import WorkResult
 from opensafely_lab.disclosure.policy import POLICIES, Policy
+from opensafely_lab.jobs import bundle
 from opensafely_lab.service.database import utc_now
 from opensafely_lab.service.tokens import new_token
 from opensafely_lab.site.app import create_app
@@ -392,7 +395,7 @@ def test_class_and_cell_of_failures_are_kept_within_the_days_budget_alone(scene:
     scene.start(policies=tight, now=lambda: day[0])
     for _ in range(4):
         assert scene.end(scene.submit("fail")) == "run-failed"
-    assert [(row.failure_class, row.cell) for row in scene.rows(FailureRow)] == [("out-of-memory", 4)] * 2
+    assert [(row.failure_class, row.cell) for row in scene.rows(FailureRow)] == [("memory-limit", 4)] * 2
     day[0] += timedelta(days=1)
     assert scene.end(scene.submit("fail")) == "run-failed"
     assert len(scene.rows(FailureRow)) == 3
@@ -531,3 +534,47 @@ def test_the_time_of_a_row_is_a_moment_in_utc(scene: Scene) -> None:
     [row] = scene.rows(JobRow)
     assert isinstance(row.received_at, datetime)
     assert row.received_at.utcoffset() == timedelta(0)
+
+
+# --- real bundles
+
+
+def study(folder: Path) -> tuple[str, bytes]:
+    """A commit with one file, and its bundle."""
+    git = [
+        "git",
+        "-C",
+        str(folder),
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@example.org",
+        "-c",
+        "commit.gpgsign=false",
+    ]
+    folder.mkdir()
+    (folder / "project.yaml").write_text("version: '5.0'\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "One"]):
+        subprocess.run([*git, *words], check=True, capture_output=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    return commit, bundle.make(folder, commit)
+
+
+def test_the_work_gets_the_files_of_the_commit_and_another_commit_is_refused(scene: Scene, tmp_path: Path) -> None:
+    commit, data = study(tmp_path / "study")
+    seen = []
+
+    def run(order: Any, _tell: Any) -> WorkResult:
+        seen.append((order.checkout / "project.yaml").read_text())
+        return WorkResult(JobCode.RUN_FAILED, "fake", {})
+
+    scene.work.run = run  # type: ignore[method-assign]
+    scene.author.upload(data)
+    scene.start(unpack=bundle.unpack)
+    assert scene.end(scene.submit(commit=commit, bundle=sha256(data))) == "run-failed"
+    assert seen == ["version: '5.0'\n"]
+    assert scene.end(scene.submit(commit=OTHER_COMMIT, bundle=sha256(data))) == "refused-by-backend"
+    damaged = data[:-1] + bytes([data[-1] ^ 1])
+    scene.author.upload(damaged)
+    assert scene.end(scene.submit(commit=commit, bundle=sha256(damaged))) == "refused-by-backend"
+    assert len(seen) == 1

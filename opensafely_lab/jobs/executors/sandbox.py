@@ -55,6 +55,7 @@ from opensafely_lab.jobs.root import JobRoot
 # Host uids of running jobs, one for each: signals, keyrings and process limits are per host uid.
 # Debian keeps 60000-64999 for such uses; nothing may own files or processes under them.
 JOB_UIDS = range(64100, 64900)
+ABANDONED_AFTER = 3600.0  # seconds
 UID_LOCKS = Path("/run/opensafely-lab/uids")
 
 ENVIRONMENT = {
@@ -67,15 +68,19 @@ ENVIRONMENT = {
     "MPLCONFIGDIR": "/work/.matplotlib",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-SUPERVISOR = (
-    "import sys; sys.path.append(sys.argv[1]); from opensafely_lab.jobs.executors.supervisor import main; main()"
-)
+PACKAGES = str(Path(__file__).parents[3])  # where our own package is imported from
+
+
+def supervisor_line(module: str) -> str:
+    """What a supervisor's interpreter executes: found by path, since it starts without site-packages."""
+    return f"import sys; sys.path.append(sys.argv[1]); from {__package__}.{module} import main; main()"
 
 
 class SandboxExecutor:
     """Carries out runs with bubblewrap on this machine. See `protocol.Executor`."""
 
     name = "sandbox"
+    supervisor = supervisor_line("supervisor")
 
     def __init__(self, state: Path, root: JobRoot, *, use_cgroup: bool = True) -> None:
         self.state_folder = state
@@ -160,65 +165,79 @@ class SandboxExecutor:
             self._start(run, folder, spec, alive)
 
     def _start(self, run: str, folder: Path, spec: dict[str, Any], alive: int) -> None:
-        limits = spec["limits"]
-        found = bubblewrap.find()
         (folder / "report").mkdir(mode=0o700)
-        group = None
-        with contextlib.ExitStack() as cleanup:
-            uid = uid_lock = None
-            if os.geteuid() == 0:
-                uid, uid_lock = _lock_uid()
-                cleanup.callback(os.close, uid_lock)
-                os.chown(folder / "report", uid, uid)
-            if self.use_cgroup:
-                group = cgroup.make(self._prefix + run, Limits(**limits))
-            if spec["limiter"] not in (None, group.kind if group else "polling"):
-                raise ExecutorUnavailable(
-                    "The memory of a run can no longer be limited as it was when the sandbox was tested.",
-                    next_step="`opensafely-lab doctor` tests it again.",
-                )
-            procs = group.open_procs() if group else []
-            for opened in procs:
-                cleanup.callback(os.close, opened)
-            held = [alive] if uid_lock is None else [alive, uid_lock]
-            binds, inside = self._binds(folder, spec, found, uid)
-            orders = {
-                "report": str((folder / "report").absolute()),
-                "uid": uid,
-                "parent": os.getpid(),
-                "binds": binds,
-                "inside": inside,
-                "bwrap": found.inside_room,
-                "root_entries": self.root.entries(),
-                "argv": spec["argv"],
-                "environment": spec["environment"],
-                "limits": limits,
-                "filters": [
-                    str(seccomp.filter_path("standard" if group else "polled")),
-                    str(seccomp.filter_path("denials")),
-                ],
-                "limiter": group.kind if group else "polling",
-                "cgroup_fds": procs,
-                "held_fds": held,
-                "oom_files": [str(path) for path in group.oom_files()] if group else [],
-                "peak_files": [str(path) for path in group.peak_files()] if group else [],
-            }
+        orders = self._orders(run, folder, spec)
+        try:
+            orders["held_fds"].append(alive)
             with (folder / "supervisor.log").open("wb") as log:
                 child = _spawner().spawn(
-                    [sys.executable, "-I", "-S", "-c", SUPERVISOR, str(Path(__file__).parents[3])],
+                    [sys.executable, "-I", "-S", "-c", self.supervisor, PACKAGES],
                     env={},
                     cwd="/",
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    pass_fds=[*procs, *held],
+                    pass_fds=[*orders["cgroup_fds"], *orders["held_fds"]],
+                    start_new_session=True,  # Ctrl-C at a terminal is for us, who then end the run in order
                 )
-        started = {"pid": child.pid, "limiter": orders["limiter"], "uid": uid, "bubblewrap": found.version_words()}
-        _put(folder, "started.json", json.dumps(started).encode())
+        finally:
+            for opened in {*orders["cgroup_fds"], *orders["held_fds"]} - {alive}:
+                os.close(opened)
+        started = {key: orders[key] for key in ("limiter", "uid", "bubblewrap")}
+        _put(folder, "started.json", json.dumps({"pid": child.pid, "owner": self._own(), **started}).encode())
         if child.stdin is not None:
             with contextlib.suppress(BrokenPipeError), child.stdin:
                 child.stdin.write(json.dumps(orders).encode())
         self._children[run] = child
+
+    def _orders(self, run: str, folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+        """All that the supervisor is told, and the descriptors that it inherits."""
+        found = bubblewrap.find()
+        self._use_root()
+        group = cgroup.make(self._prefix + run, Limits(**spec["limits"])) if self.use_cgroup else None
+        limiter = group.kind if group else "polling"
+        if spec["limiter"] not in (None, limiter):
+            raise ExecutorUnavailable(
+                "The memory of a run can no longer be limited as it was when the sandbox was tested.",
+                next_step="`opensafely-lab doctor` tests it again.",
+            )
+        uid, held = None, []
+        if os.geteuid() == 0:
+            uid, lock = _lock_uid()
+            held.append(lock)
+            os.chown(folder / "report", uid, uid)
+        binds, inside = self._binds(folder, spec, found, uid)
+        return {
+            "report": str((folder / "report").absolute()),
+            "uid": uid,
+            "parent": os.getpid(),
+            "binds": binds,
+            "inside": inside,
+            "bwrap": found.inside_room,
+            "bubblewrap": found.version_words(),
+            "root_entries": self.root.entries(),
+            "argv": spec["argv"],
+            "environment": spec["environment"],
+            "limits": spec["limits"],
+            "filters": [
+                str(seccomp.filter_path("standard" if group else "polled")),
+                str(seccomp.filter_path("denials")),
+            ],
+            "limiter": limiter,
+            "cgroup_fds": group.open_procs() if group else [],
+            "held_fds": held,
+            "oom_files": [str(path) for path in group.oom_files()] if group else [],
+            "peak_files": [str(path) for path in group.peak_files()] if group else [],
+        }
+
+    def _use_root(self) -> None:
+        """Say that the root is in use: one that nobody uses is removed after a while."""
+        try:
+            os.utime(self.root.path.parent)
+        except FileNotFoundError:
+            raise ExecutorUnavailable(
+                "The file system for jobs is gone.", next_step="Start again: it is then built anew."
+            ) from None
 
     def _binds(
         self, folder: Path, spec: dict[str, Any], found: bubblewrap.Bubblewrap, uid: int | None
@@ -331,7 +350,7 @@ class SandboxExecutor:
         cgroup.remove(self._prefix + run)
         folder = self._folder(run)
         if folder.exists():
-            going = folder.with_name(f".{run}.going")
+            going = folder.with_name(f".{run}.{time.time_ns():x}.going")
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(going)
             shutil.rmtree(going, ignore_errors=True)
@@ -343,11 +362,14 @@ class SandboxExecutor:
         left = []
         for folder in sorted(runs.iterdir()):
             if folder.name.startswith("."):
+                _remove_if_abandoned(folder)
                 continue
-            orders = _read_json(folder / "spec.json")
-            if orders is None or not self._lives(orders["owner"]):
+            if not self._lives(_owner_of(folder)):
                 self.discard(folder.name)
                 left.append(folder.name)
+        for owner in (self.state_folder / "owners").glob("[0-9]*"):
+            if not self._lives(owner.name):
+                owner.unlink(missing_ok=True)
         known = {folder.name for folder in runs.iterdir()}
         for found in cgroup.named(self._prefix):
             if found.name.removeprefix(self._prefix) not in known:
@@ -361,8 +383,9 @@ class SandboxExecutor:
             folder = self.state_folder / "owners"
             _make_private(folder)
             name = f"{os.getpid()}-{time.time_ns():x}"
-            opened = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            opened = os.open(folder / f".{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(opened, fcntl.LOCK_EX)
+            (folder / f".{name}").rename(folder / name)  # seen only once it is locked
             self._owner = name
         return self._owner
 
@@ -396,6 +419,22 @@ def _speaking_of_disks() -> Iterator[None]:
 
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _owner_of(folder: Path) -> str:
+    """Who drives a run: the process that started it, or until then the one that prepared it."""
+    for name in ("started.json", "spec.json"):
+        found = _read_json(folder / name) or {}
+        if "owner" in found:
+            return str(found["owner"])
+    return "nobody"
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """A draft, or a folder half removed, of a process that was killed meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        if folder.stat().st_mtime < time.time() - ABANDONED_AFTER:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put(folder: Path, name: str, content: bytes) -> None:

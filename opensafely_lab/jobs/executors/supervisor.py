@@ -25,9 +25,12 @@ import select
 import signal
 import sys
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from opensafely_lab.jobs.outputs import Caps, collect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MB = 1 << 20
 ROOM = "/tmp"  # noqa: S108 - our own mount namespace: nobody else sees what is mounted here
@@ -131,6 +134,11 @@ def become(uid: int | None, parent: int) -> None:
         os.mkdir(f"{ROOM}/scratch/{folder}", 0o700)
     os.umask(0o077)
     _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    die_with(parent)
+
+
+def die_with(parent: int) -> None:
+    """Ask for a death signal when our parent ends; if it has already, end now."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
     if os.getppid() != parent:
         os._exit(1)
@@ -206,9 +214,7 @@ def start(orders: Orders, filters: list[int], log: int, info: int) -> int:
         _check(_libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")
         _write("/proc/self/oom_score_adj", "500")
         limit_self(orders["limits"])
-        _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
-        if os.getppid() != parent:
-            os._exit(1)
+        die_with(parent)
         os.execve(words[0], words, {})  # noqa: S606 - no environment: ours could be read in /proc/1/environ
     except BaseException as problem:  # noqa: BLE001 - nothing may return into the parent's code
         os.write(2, f"the sandbox did not start: {problem}\n".encode())
@@ -425,7 +431,6 @@ def read_number(paths: list[str], key: str | None = None) -> int | None:
 
 def supervise(orders: Orders, report: int) -> dict[str, Any]:
     """Run it and collect; returns what goes into `end.json`."""
-    limits = orders["limits"]
     filters = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in orders["filters"]]
     enter_namespaces(orders["uid"])
     furnish(orders)
@@ -433,16 +438,21 @@ def supervise(orders: Orders, report: int) -> dict[str, Any]:
     log_read, log_write = os.pipe()
     info_read, info_write = os.pipe()
     os.set_blocking(log_read, False)
-    started = time.monotonic()
     watch = Watch(orders, start(orders, filters, log_write, info_write), log_read, info_read)
     for opened in (log_write, info_write, *filters, *orders["cgroup_fds"]):
         os.close(opened)
+    return watch_and_collect(orders, watch, f"{ROOM}/outputs", report)
+
+
+def watch_and_collect(orders: Orders, watch: Watch, outputs: str, report: int) -> dict[str, Any]:
+    limits = orders["limits"]
+    started = time.monotonic()
     reason, code = watch.until_end()
     wall = time.monotonic() - started
     if reason != "memory-limit" and watch.over_memory():
         reason = "memory-limit"
     if reason is None and watch.first is None:
-        raise Trouble("bubblewrap did not start: " + bytes(watch.log[:500]).decode("utf-8", "replace"))
+        raise Trouble("the run did not start: " + bytes(watch.log[:500]).decode("utf-8", "replace"))
     caps = Caps(
         files=limits["output_files"],
         entries=10 * limits["output_files"],
@@ -451,7 +461,7 @@ def supervise(orders: Orders, report: int) -> dict[str, Any]:
     )
     os.mkdir("collected", 0o700, dir_fd=report)
     target = os.open("collected", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=report)
-    collected = collect(f"{ROOM}/outputs", target, caps, owner=os.getuid())
+    collected = collect(outputs, target, caps, owner=os.getuid())
     put(report, "log", bytes(watch.log))
     return {
         "kind": reason or "exited",
@@ -478,6 +488,11 @@ def put(folder: int, name: str, content: bytes) -> None:
 
 
 def main() -> NoReturn:
+    serve(supervise)
+
+
+def serve(supervise: Callable[[Orders, int], dict[str, Any]]) -> NoReturn:
+    """Read the orders, carry them out by `supervise`, leave `end.json`."""
     orders: Orders = json.loads(sys.stdin.buffer.read())
     for opened in (*orders["cgroup_fds"], *orders["held_fds"]):
         os.set_inheritable(opened, False)

@@ -13,11 +13,11 @@ from opensafely_lab.backend.work import Document, Order, Probe, RunFailure, Work
 from opensafely_lab.disclosure.requests import parse
 from opensafely_lab.errors import LabError
 from opensafely_lab.notebooks.result import Banner
-from opensafely_lab.pipeline.chain import Authorised, DefinitionChanged, RealRun, real_run
-from opensafely_lab.pipeline.sandboxed import RunCancelled
+from opensafely_lab.pipeline.chain import Authorised, DefinitionChanged, Layout, RealRun, real_run
 from opensafely_lab.pipeline.machine import machine_ports
 from opensafely_lab.pipeline.plan import Plan, load_plan
 from opensafely_lab.pipeline.ports import Phase, Ports
+from opensafely_lab.pipeline.sandboxed import RunCancelled
 from opensafely_lab.pipeline.shown import NOTEBOOK
 from opensafely_lab.wire.base import JobCode
 
@@ -59,17 +59,25 @@ class PipelineWork:
         executor = self.ports.executor.name
         request = order.assignment.request
         ports = evolve(self.ports, policy=order.policy, scratch=order.scratch, cancelled=order.cancelled)
+        begun = False
+
+        def notify(phase: Phase) -> None:
+            nonlocal begun
+            begun = begun or phase is Phase.EXECUTING
+            tell(CODES[phase])
+
         try:
             # Everything the author sent is checked here again: the site's word is a request.
             plan = load_plan(order.checkout, request.action, request.parameters, from_text=False)
-            authorised = Authorised(parse(request.requests.encode()), request.layout, request.definitions)
+            layout = Layout(tuple(request.layout.outputs), request.layout.execution_counts)
+            authorised = Authorised(parse(request.requests.encode()), layout, request.definitions)
             done = real_run(
                 plan,
                 authorised,
                 self.records,
                 ports,
                 self._banner(plan, order),
-                notify=lambda phase: tell(CODES[phase]),
+                notify=notify,
             )
         except RunCancelled:
             return WorkResult(JobCode.CANCELLED, executor, {})
@@ -78,7 +86,8 @@ class PipelineWork:
         except LabError as error:
             if error.kind.value == "platform":
                 raise
-            return WorkResult(JobCode.REFUSED, executor, {})
+            # Once the notebook has run there are two ends; a third would be one more that it could choose.
+            return WorkResult(JobCode.RUN_FAILED if begun else JobCode.REFUSED, executor, {})
         return self._result(done, plan, order)
 
     def _banner(self, plan: Plan, order: Order) -> Banner:

@@ -15,6 +15,7 @@ for _name in ("debugpy", "jedi"):
 
 from ipykernel.kernelapp import IPKernelApp  # noqa: E402
 
+from opensafely_lab import load_ipython_extension  # noqa: E402
 from opensafely_lab.notebooks import cellcount  # noqa: E402
 
 
@@ -34,6 +35,7 @@ class BatchKernelApp(IPKernelApp):
 
     def init_shell(self) -> None:
         super().init_shell()  # type: ignore[no-untyped-call]
+        load_ipython_extension(self.shell)  # a cell with `%opensafely submit` does nothing here
         cellcount.watch(self.shell, cellcount.parse(os.environ.pop(cellcount.VARIABLE, "[]")))
 
 

@@ -33,6 +33,7 @@ UNUSED = ("rfc3987_syntax", "pyarrow", "boto3", "azure", "gcsfs", "IPython", "ip
 REQUEST_MIME = "application/vnd.opensafely.request+json"
 MOST_MESSAGES = 20_000  # outputs of a whole run: far above any honest notebook
 MOST_BYTES = 32 << 20
+RESERVED = 256 << 10  # bytes of the outputs that are kept for our own report
 KERNEL_START = 60.0  # seconds
 
 
@@ -71,6 +72,8 @@ def main() -> NoReturn:
 
 def run(places: Places) -> int:
     places.report.mkdir(parents=True, exist_ok=True)
+    reserve = places.report / ".reserve"  # so that a notebook that fills its outputs can still be told why it failed
+    reserve.write_bytes(bytes(RESERVED))
     job = json.loads((places.job / "job.json").read_bytes())
     source = json.loads((places.job / "notebook.ipynb").read_bytes())
     cells = executed_cells(source, job)
@@ -81,8 +84,9 @@ def run(places: Places) -> int:
         outcome = execute(places, job, kernel, dict(cells))
     finally:
         kernel.kill()
-    write_report(places, outcome)
-    return 0 if outcome["status"]["state"] == "succeeded" else 1
+    reserve.unlink(missing_ok=True)
+    written = write_report(places, outcome)
+    return 0 if written and outcome["status"]["state"] == "succeeded" else 1
 
 
 # -- the study --------------------------------------------------------------------------------------
@@ -304,13 +308,17 @@ def is_request(output: dict[str, Any]) -> bool:
     return REQUEST_MIME in output.get("data", {})
 
 
-def write_report(places: Places, outcome: dict[str, Any]) -> None:
-    for name in ("cells", "error", "executed", "status"):
-        if outcome[name] is not None:
-            put(places.report / REPORTS[name], json.dumps(outcome[name]))
+def write_report(places: Places, outcome: dict[str, Any]) -> bool:
+    """Whether what decides could be written. The executed notebook, largest and read by nobody yet, comes last."""
+    written = {
+        name: put(places.report / REPORTS[name], json.dumps(outcome[name]))
+        for name in ("status", "cells", "error", "executed")
+        if outcome[name] is not None
+    }
+    return written["status"] and written["cells"]
 
 
-def put(path: Path, text: str) -> None:
+def put(path: Path, text: str) -> bool:
     """Whole or not at all: a full disk must not leave half a status."""
     part = path.with_name(path.name + ".part")
     try:
@@ -318,6 +326,8 @@ def put(path: Path, text: str) -> None:
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)
+        return False
+    return True
 
 
 if __name__ == "__main__":

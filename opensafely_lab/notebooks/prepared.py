@@ -7,7 +7,7 @@ notebook cannot name its own kernel, language or widgets.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from attrs import frozen
 
@@ -76,15 +76,61 @@ def string_literals(notebook: SubmittedNotebook) -> frozenset[str]:
     return frozenset(found)
 
 
+def literals_beside(notebook: SubmittedNotebook, columns: Collection[str]) -> dict[str, frozenset[str]]:
+    """For each column, the texts that the code compares it with, or names in one call or mapping with it.
+
+    In `df.sex == "F"`, `df.region.isin(["East", "London"])` and `{"region": ["East", "London"]}` these are
+    what the column's values may be.
+    """
+    found: dict[str, set[str]] = {column: set() for column in columns}
+    for cell in notebook.cells:
+        tree = _parsed(cell.source) if cell.kind == "code" else None
+        if tree is not None:
+            try:
+                _beside(tree, found)
+            except RecursionError:
+                continue
+    return {column: frozenset(texts) for column, texts in found.items() if texts}
+
+
+def _beside(node: ast.AST, found: dict[str, set[str]]) -> tuple[set[str], set[str]]:
+    """The columns and the texts below `node`; they meet in the smallest part that holds both."""
+    if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
+        return set(), set()  # name="table 1" is about the call
+    if isinstance(node, ast.Dict):
+        pairs = [_beside(ast.Tuple([k, v] if k else [v]), found) for k, v in zip(node.keys, node.values, strict=True)]
+        return set().union(*(c for c, _ in pairs)), set().union(*(t for _, t in pairs))
+    columns: set[str] = set()
+    texts: set[str] = set()
+    if isinstance(node, ast.Attribute) and node.attr in found:
+        columns.add(node.attr)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) <= MAX_LITERAL:
+        (columns if node.value in found else texts).add(node.value)
+    for child in ast.iter_child_nodes(node):
+        below_columns, below_texts = _beside(child, found)
+        columns |= below_columns
+        texts |= below_texts
+    if isinstance(node, ast.Compare | ast.Call | ast.Tuple) and columns and texts:
+        for column in columns:
+            found[column] |= texts
+        return set(), set()
+    return columns, texts
+
+
 def _strings(source: str) -> Iterator[str]:
-    python = "\n".join("" if line.lstrip()[:1] in ("%", "!", "?") else line for line in source.split("\n"))
-    try:
-        tree = ast.parse(python)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    for node in ast.walk(tree):
+    tree = _parsed(source)
+    for node in ast.walk(tree) if tree is not None else ():
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
+
+
+def _parsed(source: str) -> ast.AST | None:
+    """The code of a cell without IPython's own lines; None where it is no Python."""
+    python = "\n".join("" if line.lstrip()[:1] in ("%", "!", "?") else line for line in source.split("\n"))
+    try:
+        return ast.parse(python)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def _cell(index: int, cell: Cell, *, is_parameters: bool) -> dict[str, object]:

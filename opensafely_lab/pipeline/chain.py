@@ -26,11 +26,9 @@ from pathlib import Path, PurePosixPath
 from attrs import field, frozen
 
 from opensafely_lab.disclosure.outcome import Outcome
-from opensafely_lab.disclosure.requests import BadRequestList, RequestList
+from opensafely_lab.disclosure.requests import RequestList
 from opensafely_lab.errors import ErrorKind, LabError, PlatformError
 from opensafely_lab.notebooks import result as results
-from opensafely_lab.notebooks.control import ControlFileRefused
-from opensafely_lab.notebooks.prepared import string_literals
 from opensafely_lab.notebooks.result import Banner
 from opensafely_lab.pipeline import child, extracts, tasks
 from opensafely_lab.pipeline.execution import FailedRun, NotebookRun, run_notebook
@@ -130,18 +128,19 @@ def dummy_run(
     with _workspace(ports) as folder:
         notify(Phase.PREPARING)
         definitions = extracts.evaluate(_wanted(plan, given), plan.study, ports)
-        literals = string_literals(plan.notebook)
         made = [
-            extracts.make_dummy(definition, plan.study, _room(folder, n), ports, literals=literals)
+            extracts.make_dummy(definition, plan.study, _room(folder, n), ports, notebook=plan.notebook)
             for n, definition in enumerate(definitions)
         ]
         for n, (path, file) in enumerate(given.items(), start=len(made)):
             described = extracts.describe(path, file, folder, ports)
-            made.append(extracts.invent(path, described.schema, literals, _room(folder, n), ports))
+            made.append(extracts.invent(path, described.schema, plan.notebook, _room(folder, n), ports))
         notify(Phase.EXECUTING)
         run = run_notebook(plan, made, "dummy", ports)
         layers = run.result.layers
         ports.executor.discard(run.id)
+        if run.refused is not None:
+            raise run.refused
         if run.failed is not None or run.requests is None or run.cells is None:
             raise DummyRunFailed(run.failed or FailedRun("other-error", None, None))
         notify(Phase.CHECKING)
@@ -180,11 +179,7 @@ def real_run(
         notify(Phase.PREPARING)
         made = _real_extracts(plan, authorised, records, folder, ports, given)
         notify(Phase.EXECUTING)
-        try:
-            run = run_notebook(plan, made, "real", ports)
-        except (BadRequestList, ControlFileRefused):
-            # What the run left is not what ours writes: a failed run like any other.
-            return RealRun(None, FailedRun("other-error", None, None), {})
+        run = run_notebook(plan, made, "real", ports)
         executed = _executed(run)
         layers = run.result.layers
         ports.executor.discard(run.id)

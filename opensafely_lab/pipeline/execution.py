@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from attrs import frozen
+from attrs import field, frozen
 
 from opensafely_lab.disclosure.requests import LARGEST_FILE, RequestList
 from opensafely_lab.disclosure.requests import parse as parse_requests
@@ -35,31 +35,35 @@ class FailedRun:
 
 @frozen
 class NotebookRun:
-    """A run that has ended and been collected. `failed` is None for a success, and only then is there a list."""
+    """A run that has ended and been collected. `failed` is None for a success, and only then is there a list.
+
+    `refused` is why what it left cannot be used; of a run on real data it is nobody's to see.
+    """
 
     id: str
     result: RunResult
     failed: FailedRun | None
     requests: RequestList | None
     cells: control.CellsReport | None
+    refused: Exception | None = field(default=None, repr=False)
 
 
 def run_notebook(plan: Plan, extracts: Sequence[Extract], mode: str, ports: Ports) -> NotebookRun:
     """Run the prepared notebook to its end. `mode` is "dummy" or "real".
 
-    Raises `BadRequestList` or `control.ControlFileRefused` if what the run left is not what ours writes.
+    Whatever the run did and left, it is an answer, never an exception: one would be a second way to
+    fail, that says more, and the caller could not discard the run.
     """
     spec = _spec(plan, extracts, mode, ports)
     result = run_sandboxed(spec, ports)
     if not result.end.succeeded:
         return NotebookRun(spec.id, result, _failure(result), None, None)
-    return NotebookRun(
-        spec.id,
-        result,
-        None,
-        parse_requests(read_control(result, "requests.json", LARGEST_FILE) or NO_REQUESTS),
-        control.parse_cells(read_control(result, "cells.json", control.CELLS_BYTES)),
-    )
+    try:
+        requests = parse_requests(read_control(result, "requests.json", LARGEST_FILE) or NO_REQUESTS)
+        cells = control.parse_cells(read_control(result, "cells.json", control.CELLS_BYTES))
+    except Exception as refused:  # noqa: BLE001 - whatever goes wrong in a parser, the run's bytes did it
+        return NotebookRun(spec.id, result, FailedRun("other-error", None, None), None, None, refused)
+    return NotebookRun(spec.id, result, None, requests, cells)
 
 
 def _spec(plan: Plan, extracts: Sequence[Extract], mode: str, ports: Ports) -> RunSpec:

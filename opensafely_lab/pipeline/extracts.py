@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +13,8 @@ from opensafely_lab.ehrql.model import DatasetModel, dataset_schema
 from opensafely_lab.ehrql.model_json import dataset_to_json, digest
 from opensafely_lab.errors import Refused
 from opensafely_lab.expressions.schema import DatasetSchema
+from opensafely_lab.notebooks.prepared import literals_beside, string_literals
+from opensafely_lab.notebooks.source import SubmittedNotebook
 from opensafely_lab.pipeline import child, tasks
 from opensafely_lab.pipeline.isolation import SandboxIsolation
 from opensafely_lab.pipeline.ports import Ports
@@ -70,7 +72,7 @@ def make(definition: Definition, records: Path, folder: Path, ports: Ports, *, d
 
 
 def make_dummy(
-    definition: Definition, study: Path, folder: Path, ports: Ports, *, literals: Collection[str] = ()
+    definition: Definition, study: Path, folder: Path, ports: Ports, *, notebook: SubmittedNotebook | None = None
 ) -> Extract:
     """The extract on the study's dummy tables; without any, rows invented from the definition's schema."""
     wanted = definition.input
@@ -81,7 +83,7 @@ def make_dummy(
         )
     if wanted.dummy_tables is not None:
         return make(definition, study / wanted.dummy_tables, folder, ports, dummy=True)
-    return invent(wanted.output, dataset_schema(definition.model), literals, folder, ports)
+    return invent(wanted.output, dataset_schema(definition.model), notebook, folder, ports)
 
 
 def describe(path: PurePosixPath, file: Path, folder: Path, ports: Ports) -> Extract:
@@ -91,15 +93,17 @@ def describe(path: PurePosixPath, file: Path, folder: Path, ports: Ports) -> Ext
 
 
 def invent(
-    path: PurePosixPath, schema: DatasetSchema, literals: Collection[str], folder: Path, ports: Ports
+    path: PurePosixPath, schema: DatasetSchema, notebook: SubmittedNotebook | None, folder: Path, ports: Ports
 ) -> Extract:
-    """Dummy rows made from a schema and the notebook's own words (`literals`), never from rows."""
+    """Dummy rows made from a schema and the notebook's own words, never from rows."""
     file = folder / path.name
+    beside = literals_beside(notebook, [column.name for column in schema.columns]) if notebook else {}
     message = {
         "schema": tasks.schema_json(schema),
         "output": str(file),
         "seed": DUMMY_SEED,
-        "literals": sorted(literals),
+        "literals": sorted(string_literals(notebook)) if notebook else [],
+        "beside": {column: sorted(texts) for column, texts in beside.items()},
     }
     child.ask("dummy", message, scratch=folder, limits=ports.child_limits)
     return Extract(path, file, schema)

@@ -47,7 +47,7 @@ def read_project(study: Path) -> Project:
     if data is None:
         raise CannotPlan(
             "There is no project.yaml here.",
-            next_step="Run this in the folder of a study, or name it with --project DIR; `opensafely-lab init` makes one.",
+            next_step="Run this in a study's folder, or name it with --project DIR; `opensafely-lab init` makes one.",
         )
     return project_of(data)
 

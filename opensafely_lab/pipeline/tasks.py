@@ -61,6 +61,7 @@ def dummy(message: Mapping[str, Any]) -> Any:
         Path(message["output"]),
         seed=message["seed"],
         literals=message["literals"],
+        beside=message["beside"],
     )
     return {}
 

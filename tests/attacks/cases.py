@@ -85,9 +85,7 @@ def _case(obj: Mapping[str, Any]) -> Case:
     return Case(
         id=obj["id"],
         title=obj["title"],
-        runs=[
-            Run(run["data"], run["cells"], run.get("declares", ()), run.get("markdown", ())) for run in obj["runs"]
-        ],
+        runs=[Run(run["data"], run["cells"], run.get("declares", ()), run.get("markdown", ())) for run in obj["runs"]],
         expected=[expected] if isinstance(expected, str) else expected,
         vector=obj.get("vector", ""),
         requires=obj.get("requires", ()),

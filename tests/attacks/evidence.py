@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from attrs import field, frozen
-
 from attacks import studies
 from attacks.cases import PATIENTS, TARGET, Case, Run
 from attacks.judged import Judged
-from attacks.traces import decoded
+from attacks.traces import Forbidden, decoded, forbidden_in_tree
+from attrs import field, frozen
+
 from opensafely_lab.expressions.schema import DatasetSchema
 from opensafely_lab.pipeline import execution
 from opensafely_lab.pipeline.extracts import Extract
@@ -59,6 +59,9 @@ def prove(case: Case, run: Run, judged: Judged, extract: Path, room: Path, ports
     """Does the case leak, on this computer, in this very session?"""
     if case.evidence.where == "none":
         return Proof(True, "nothing to prove")
+    if case.evidence.where == "left":
+        found = forbidden_in_tree(judged.left / "real", Forbidden(strings=[case.evidence.find]))
+        return Proof(bool(found), "the judged run" if found else "the leak did not show")
     if judged.was_real:
         executed = judged.left / "real" / "control" / "executed.ipynb"
         if executed.is_file() and shows(case, Left(executed.read_bytes()), extract):
@@ -117,10 +120,7 @@ def shows(case: Case, left: Left, extract: Path) -> bool:
 def _found(wanted: str, data: bytes, decode: str) -> bool:
     """Is the text there, after the named decodings (in this order)?"""
     steps = [step for step in decode.split("+") if step]
-    for how, blob in decoded(data):
-        if wanted.encode() in blob and _in_order(steps, how.split(", ")):
-            return True
-    return False
+    return any(wanted.encode() in blob and _in_order(steps, how.split(", ")) for how, blob in decoded(data))
 
 
 def _in_order(steps: list[str], taken: list[str]) -> bool:

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
-
 from attacks import studies
 from attacks.cases import PATIENTS, Run
 from attacks.traces import Forbidden, Trace, in_files
+from attrs import field, frozen
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 240.0

@@ -107,7 +107,9 @@ class Number:
         return self.text == "[REDACTED]"
 
 
-def number(outputs: Sequence[Mapping[str, Any]], declares: Sequence[Mapping[str, Any]], term: Mapping[str, Any]) -> Number | None:
+def number(
+    outputs: Sequence[Mapping[str, Any]], declares: Sequence[Mapping[str, Any]], term: Mapping[str, Any]
+) -> Number | None:
     """The visible number that a term of a derivation (or an entry of `show`) names; None if it is not shown.
 
     A total stands for the sum of what its lines can stand for, since it is made from what is shown.
@@ -135,7 +137,9 @@ def number(outputs: Sequence[Mapping[str, Any]], declares: Sequence[Mapping[str,
         (
             line
             for line in totals
-            if all((line[name] == label) if label is not None else _is_all(line[name]) for name, label in wanted.items())
+            if all(
+                (line[name] == label) if label is not None else _is_all(line[name]) for name, label in wanted.items()
+            )
         ),
         None,
     )
@@ -163,7 +167,11 @@ def _label(declare: Mapping[str, Any], name: str, wanted: Any) -> str | None:
     if wanted == ALL:
         return None
     bins = next(
-        (group["bins"] for group in declare.get("by", ()) if isinstance(group, dict) and _name(group) == name and "bins" in group),
+        (
+            group["bins"]
+            for group in declare.get("by", ())
+            if isinstance(group, dict) and _name(group) == name and "bins" in group
+        ),
         declare.get("bins"),
     )
     if bins is not None and isinstance(wanted, str) and wanted.startswith("["):

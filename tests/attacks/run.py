@@ -29,6 +29,7 @@ from attacks import cases, judged, neutral, traces
 from attacks.cases import Case
 from attacks.evidence import Proof, prove
 from attacks.judged import Judged
+
 from opensafely_lab.pipeline.ports import Ports
 
 IN_A_JOB = ("matplotlib", "pyarrow")  # of what the cases ask for, this is in a job's root

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import gzip
 import html
 import io
@@ -21,9 +22,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
-
 from attacks.cases import IDENTIFIER, TARGET, Case
+from attrs import field, frozen
 
 DEEPEST = 4  # decodings of decodings
 LARGEST = 64 << 20
@@ -135,10 +135,8 @@ def _once(data: bytes) -> Iterator[tuple[str, bytes]]:
         yield from _png(data)
         return
     if data.startswith(b"\x1f\x8b"):
-        try:
+        with contextlib.suppress(OSError, EOFError, zlib.error):
             yield "gzip", gzip.decompress(data)
-        except (OSError, EOFError, zlib.error):
-            pass
     if data.startswith(b"PK\x03\x04"):
         yield from _zip(data)
     for codec in ("utf-16-le", "utf-16-be"):

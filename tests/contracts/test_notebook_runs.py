@@ -86,19 +86,27 @@ def test_a_notebook_is_executed_with_its_parameters(execute):
     assert dict(cells.execution_counts) == {0: 1, 2: 3, 4: 4, 5: 5}
 
 
+QUICK_FAILURES = {
+    "undefined_name": "NameError",
+    "class Patient17(Exception): pass\nraise Patient17('NHS 943 476 5919')": "other-error",
+    "import os; os._exit(0)": "kernel-died",
+}
+SLOW_FAILURES = {
+    "{}['patient 17']": "KeyError",
+    "this isn't python": "SyntaxError",
+    "import os; os.kill(os.getpid(), 9)": "kernel-died",
+    "import os; os.kill(os.getppid(), 15); raise ValueError": "ValueError",
+    "input('who?')": "other-error",
+    "while True: print('x' * 10000)": "too-much-output",
+    "for _ in range(30000): display(1)": "too-much-output",
+}
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("undefined_name", "NameError"),
-        ("{}['patient 17']", "KeyError"),
-        ("class Patient17(Exception): pass\nraise Patient17('NHS 943 476 5919')", "other-error"),
-        ("this isn't python", "SyntaxError"),
-        ("import os; os._exit(0)", "kernel-died"),
-        ("import os; os.kill(os.getpid(), 9)", "kernel-died"),
-        ("import os; os.kill(os.getppid(), 15); raise ValueError", "ValueError"),
-        ("input('who?')", "other-error"),
-        pytest.param("while True: print('x' * 10000)", "too-much-output", marks=pytest.mark.slow),
-        pytest.param("for _ in range(30000): display(1)", "too-much-output", marks=pytest.mark.slow),
+        *QUICK_FAILURES.items(),
+        *(pytest.param(*failure, marks=pytest.mark.slow) for failure in SLOW_FAILURES.items()),
     ],
 )
 def test_a_failure_is_told_as_a_class_and_a_cell(execute, source, expected):
@@ -215,6 +223,25 @@ def test_a_notebook_that_forges_its_status_gains_nothing(execute):
     assert failure(execute(a_notebook(forged)))[0] == "kernel-died"
 
 
+FILL = """
+import os
+with open('/outputs/full.csv', 'wb', buffering=0) as file:
+    while True:
+        file.write(bytes(1 << 16))
+"""
+
+
+def test_a_notebook_that_fills_its_outputs_is_still_told_why_it_failed(execute):
+    assert failure(execute(a_notebook("1", FILL))) == ("OSError", 1)
+
+
+@pytest.mark.slow
+def test_a_notebook_that_leaves_no_room_for_a_report_has_failed(execute):
+    evil = "import os; os.remove('/outputs/.osl/.reserve')\ntry:\n  exec(FILL)\nexcept OSError: pass"
+    result = execute(a_notebook(f"FILL = {FILL!r}", evil))
+    assert not result.end.succeeded
+
+
 def test_plots_and_frames_work_in_there(execute):
     result = execute(
         a_notebook(
@@ -266,6 +293,7 @@ def test_without_a_sandbox_nothing_is_run_on_real_data(unsafe):
     assert unsafe.state(spec.id) is RunState.ABSENT
 
 
+@pytest.mark.slow
 def test_without_a_sandbox_a_run_can_still_be_ended(unsafe):
     spec = unsafe_spec("dummy", a_notebook("import time; time.sleep(60)"))
     result = run_to_end(unsafe, attrs.evolve(spec, limits=attrs.evolve(spec.limits, wall_seconds=2.0)))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from opensafely_lab.errors import LabError
 from opensafely_lab.notebooks.parameters import declared, merge
-from opensafely_lab.notebooks.prepared import prepare, string_literals
+from opensafely_lab.notebooks.prepared import literals_beside, prepare, string_literals
 from opensafely_lab.notebooks.source import NotebookError, SubmittedNotebook, strip, write
 from opensafely_lab.study.parameters import ParameterError, ParameterType, bind, make_spec
 
@@ -226,6 +226,21 @@ def test_string_literals_are_the_texts_of_the_code():
     assert found == {"a", "b", "c"}  # fmt: skip
 
 
+def test_literals_beside_a_column_are_those_of_its_own_comparison_or_call():
+    found = literals_beside(
+        parsed(
+            code("df[df.sex == 'F'].to_csv('out.csv')"),
+            code("ax.bar(['F', 'M'], df.sex.value_counts())"),
+            code("df[df['region'].isin(['East', 'London'])]"),
+            code("LEVELS = {'imd': ['1', '2'], 'other': 'x'}"),
+            code("safe.table(data, by=[data.died], name='t1')"),
+            code("df.died ="),
+        ),
+        ["sex", "region", "died", "imd"],
+    )
+    assert found == {"sex": {"F", "M"}, "region": {"East", "London"}, "imd": {"1", "2"}}  # fmt: skip
+
+
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10)
 json_values = st.recursive(
     leaves,
@@ -255,6 +270,7 @@ def test_rubbish_gives_a_sentence_and_never_another_error(data):
         declared(read)
         prepare(read)
         string_literals(read)
+        literals_beside(read, ["sex"])
     with contextlib.suppress(LabError):
         assert strip(strip(data)) == strip(data)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.dataset  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.dataset
 
 from ...expressions.schema import ColumnClass, ColumnSchema, DatasetSchema, ValueType
 from .connection import DEFAULT_LIMITS, connect

@@ -1,20 +1,21 @@
 """Dummy rows made from a schema, never from rows.
 
 For an extract that came ready, of which only the schema is known. Text without declared categories
-is drawn from the words that the notebook itself uses, and invented ones.
+is drawn from the words that the notebook itself uses beside the column's name, else from all of its
+words, and invented ones.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.csv  # type: ignore[import-untyped]
-import pyarrow.parquet  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 
 from ...expressions.schema import ColumnSchema, DatasetSchema, ValueType
 from .extracts import ARROW_TYPES, ExtractError, write_arrow
@@ -23,6 +24,8 @@ WORDS = ("alder", "birch", "cedar", "elm", "hazel", "maple", "oak", "rowan")
 MOST_WORDS = 200
 LONGEST_WORD = 60
 SHARE_MISSING = 0.1
+
+NOTHING_BESIDE: Mapping[str, Collection[str]] = {}
 
 Draw = Callable[[random.Random], Any]
 
@@ -38,12 +41,26 @@ _DRAWS: dict[ValueType, Draw] = {
 
 
 def dummy_extract(
-    schema: DatasetSchema, output: Path, *, seed: int, literals: Collection[str], rows: int = 500
+    schema: DatasetSchema,
+    output: Path,
+    *,
+    seed: int,
+    literals: Collection[str],
+    beside: Mapping[str, Collection[str]] = NOTHING_BESIDE,
+    rows: int = 500,
 ) -> None:
-    """Write so many invented rows: the same for the same schema, seed and words."""
+    """Write so many invented rows: the same for the same schema, seed and words.
+
+    `beside` holds, for each column, the words that the notebook uses with it: two or more are taken for
+    all that it can be.
+    """
     chance = random.Random(seed)  # noqa: S311 - dummy data are no secret
-    words = [w for w in sorted(set(literals)) if 0 < len(w) <= LONGEST_WORD and w.isprintable()][:MOST_WORDS]
-    columns = [_column(column, (*words, *WORDS), rows, chance) for column in schema.columns]
+    names = {column.name for column in schema.columns}
+    general = [word for word in _words(literals) if word not in names]
+    columns = []
+    for column in schema.columns:
+        own = _words(beside.get(column.name, ()))
+        columns.append(_column(column, own if len(own) > 1 else (*own, *general, *WORDS), rows, chance))
     table = pa.table(columns, names=[column.name for column in schema.columns])
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".arrow":
@@ -54,6 +71,10 @@ def dummy_extract(
         pa.csv.write_csv(table, output)
     else:
         raise ExtractError(f"{output.name} is not an extract.", next_step="An extract is .arrow, .parquet or .csv.")
+
+
+def _words(texts: Collection[str]) -> tuple[str, ...]:
+    return tuple(t for t in sorted(set(texts)) if 0 < len(t) <= LONGEST_WORD and t.isprintable())[:MOST_WORDS]
 
 
 def _column(column: ColumnSchema, words: tuple[str, ...], rows: int, chance: random.Random) -> pa.Array:

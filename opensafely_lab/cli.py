@@ -89,9 +89,7 @@ def up(given: argparse.Namespace) -> int:
     option("--project", type=Path, default=Path(), metavar="DIR", help="the study (default: this folder)"),
     option("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"),
     option("--data", type=Path, metavar="DIR", help="a folder of tables: play the backend on them"),
-    option(
-        "--extract", action="append", default=[], metavar="PATH=FILE", help="a ready extract in place of an output"
-    ),
+    option("--extract", action="append", default=[], metavar="PATH=FILE", help="a ready extract in place of an output"),
     option("--out", type=Path, metavar="DIR", help="a new folder for exactly what is shown"),
     STATE,
 )

@@ -186,6 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(given.body(given))
     except LabError as error:
+        if detail := getattr(error, "detail", None):
+            print(detail, file=sys.stderr)  # of a dummy run, which may say everything; plain text
         print(f"opensafely-lab: {error.sentence}", file=sys.stderr)
         if error.next_step:
             print(error.next_step, file=sys.stderr)

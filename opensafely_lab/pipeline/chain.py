@@ -51,7 +51,7 @@ class DummyRunFailed(LabError):
         where = "" if failed.cell is None else f" in cell {failed.cell + 1}"
         super().__init__(
             f"The notebook fails on dummy data{where} ({failed.failure_class}).",
-            next_step="Mend it in the notebook, where the whole error shows, and run it again.",
+            next_step="Mend it in the notebook and run it again: on dummy data the whole error is told.",
         )
         self.failed = failed
 

@@ -100,7 +100,6 @@ def _failure(result: RunResult) -> FailedRun:
 
 def _detail(result: RunResult) -> str | None:
     try:
-        error = control.parse_error(read_control(result, "error.json", control.ERROR_BYTES))
+        return control.parse_error(read_control(result, "error.json", control.ERROR_BYTES)).text()
     except control.ControlFileRefused:
         return None
-    return "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"

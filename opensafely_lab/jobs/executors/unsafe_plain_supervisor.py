@@ -17,6 +17,9 @@ from typing import Any, NoReturn
 from opensafely_lab.jobs.executors import supervisor
 
 
+PLACES = ("/inputs", "/job", "/outputs", "/study", "/work")
+
+
 def lay_out(orders: supervisor.Orders, top: Path) -> None:
     """Copies and links below `top`, in place of what a sandbox would mount."""
     for name in ("outputs", "tmp", "work"):
@@ -31,8 +34,15 @@ def lay_out(orders: supervisor.Orders, top: Path) -> None:
             shutil.copyfile(source, target)
 
 
+def translate(word: str, top: Path) -> str:
+    """A word of the command, with the paths of a sandbox put below `top`."""
+    if word == "/opt/venv/bin/python":
+        return sys.executable
+    return str(top) + word if word.startswith(PLACES) else word
+
+
 def start(orders: supervisor.Orders, top: Path, log: int, info: int) -> int:
-    words = [sys.executable if word == "/opt/venv/bin/python" else word for word in orders["argv"]]
+    words = [translate(word, top) for word in orders["argv"]]
     places = {
         "HOME": top / "work",
         "IPYTHONDIR": top / "work" / ".ipython",

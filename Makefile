@@ -16,7 +16,7 @@ setup: ## Make .venv with everything in it
 	@tools/setup
 
 demo: setup ## Do the main job and leave Lab running (HEADLESS=1: print, verify, exit)
-	@python -m opensafely_lab.desk.demo --state .demo/state --study .demo/study $(if $(filter-out 0,$(HEADLESS)),--headless)
+	@python tools/demo.py --state .demo/state --study .demo/study $(if $(filter-out 0,$(HEADLESS)),--headless)
 
 lab: setup ## Start site, backend and JupyterLab; Ctrl-C stops them
 	@opensafely-lab up --state .demo/state --study .demo/study

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from attrs import define, field, frozen
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, expect
 
 from opensafely_lab.desk.health import free_port
 from opensafely_lab.desk.server import csp
@@ -39,6 +39,8 @@ FLAGS = [
 ]
 NEWS = Path("@jupyterlab/apputils-extension/notification.jupyterlab-settings")
 THEME = Path("@jupyterlab/apputils-extension/themes.jupyterlab-settings")
+
+expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
 
 
 @frozen
@@ -126,6 +128,40 @@ def running_lab(
                 process.wait()
 
 
+@contextmanager
+def running_up(folder: Path) -> Iterator[tuple[Lab, str]]:
+    """Everything of `opensafely-lab up`, with our extension in its Lab; and the address it prints."""
+    if not (LABEXTENSION / "package.json").is_file():
+        pytest.skip("The JupyterLab extension is not built; tools/frontend builds it.")
+    state = folder / "state"
+    # Here the package may be a checkout that was never installed: what the wheel puts in place is linked.
+    _link(state / "lab" / "data" / "labextensions" / "opensafely-lab", LABEXTENSION)
+    _link(state / "lab" / "data" / "kernels" / "opensafely-lab", REPOSITORY / "kernels" / "opensafely-lab")
+    options = ["--ServerApp.jpserver_extensions={'opensafely_lab': True}", "--LabApp.expose_app_in_browser=True"]
+    words = [sys.executable, "-m", "opensafely_lab.cli", "up", "--headless", "--state", str(state)]
+    log = folder / "up.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*words, *(f"--lab-option={option}" for option in options)],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while "Ctrl-C" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        said = json.loads((state / "run.json").read_text())
+        url = next(word for word in log.read_text().split() if word.startswith("http"))
+        yield Lab(urlsplit(said["lab"]).port or 0, Path(said["study"]), log), url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
 def _link(link: Path, target: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target, target_is_directory=True)
@@ -195,9 +231,9 @@ class Watched:
 
 
 @contextmanager
-def open_lab(browser: Browser, lab: Lab, *, path: str = "", width: int = 1440, height: int = 900) -> Iterator[Watched]:
+def open_lab(browser: Browser, lab: Lab, *, path: str = "", url: str | None = None) -> Iterator[Watched]:
     """JupyterLab in a page of its own, ready; at the end no dialog may be left and nothing asked elsewhere."""
-    page = browser.new_page(viewport={"width": width, "height": height})
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
     watched = Watched(page, lab)
 
     def ask(request: Request) -> None:
@@ -212,7 +248,7 @@ def open_lab(browser: Browser, lab: Lab, *, path: str = "", width: int = 1440, h
     page.on("pageerror", lambda error: watched.complaints.append(str(error)))
     tree = f"/tree/{path}" if path else ""
     try:
-        page.goto(f"{lab.url}/lab/workspaces/test{tree}?reset&token={TOKEN}")
+        page.goto(url or f"{lab.url}/lab/workspaces/test{tree}?reset&token={TOKEN}")
         page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
         page.evaluate("() => window.jupyterapp.restored")
         page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=60_000)
@@ -221,6 +257,14 @@ def open_lab(browser: Browser, lab: Lab, *, path: str = "", width: int = 1440, h
         assert watched.outside() == []
     finally:
         page.close()
+
+
+def screenshot(page: Page, name: str) -> None:
+    """For the documents: kept where OSL_SCREENSHOTS says, if it says."""
+    folder = os.environ.get("OSL_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder, f"{name}.png"))
 
 
 @contextmanager

@@ -172,7 +172,7 @@ class RunStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with (self._room(run) / "worker.log").open("wb") as log:
                 subprocess.Popen(
-                    [sys.executable, "-m", "opensafely_lab.desk.worker", str(self.state.folder), run],
+                    [sys.executable, "-P", "-m", "opensafely_lab.desk.worker", str(self.state.folder), run],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -222,6 +222,10 @@ def _mtime(path: Path) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what belongs to the Jupyter server or kernel that asks."""
+    """Ours, without what belongs to the Jupyter server or kernel that asks.
+
+    Of `sys.path` only where this package is: the rest may begin with the study, whose modules have no
+    business in a process that holds tokens.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "JUPYTER", "MPLBACKEND"))}
-    return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return kept | {"PYTHONPATH": str(Path(__file__).parents[2])}

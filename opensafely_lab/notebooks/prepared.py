@@ -77,9 +77,10 @@ def string_literals(notebook: SubmittedNotebook) -> frozenset[str]:
 
 
 def literals_beside(notebook: SubmittedNotebook, columns: Collection[str]) -> dict[str, frozenset[str]]:
-    """For each column, the texts that the code compares it with, or names in one call with it.
+    """For each column, the texts that the code compares it with, or names in one call or mapping with it.
 
-    In `df.sex == "F"` and `df.region.isin(["East", "London"])` these are what the column's values may be.
+    In `df.sex == "F"`, `df.region.isin(["East", "London"])` and `{"region": ["East", "London"]}` these are
+    what the column's values may be.
     """
     found: dict[str, set[str]] = {column: set() for column in columns}
     for cell in notebook.cells:
@@ -93,7 +94,12 @@ def literals_beside(notebook: SubmittedNotebook, columns: Collection[str]) -> di
 
 
 def _beside(node: ast.AST, found: dict[str, set[str]]) -> tuple[set[str], set[str]]:
-    """The columns and the texts below `node`; they meet in the smallest comparison or call that holds both."""
+    """The columns and the texts below `node`; they meet in the smallest part that holds both."""
+    if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
+        return set(), set()  # name="table 1" is about the call
+    if isinstance(node, ast.Dict):
+        pairs = [_beside(ast.Tuple([k, v] if k else [v]), found) for k, v in zip(node.keys, node.values, strict=True)]
+        return set().union(*(c for c, _ in pairs)), set().union(*(t for _, t in pairs))
     columns: set[str] = set()
     texts: set[str] = set()
     if isinstance(node, ast.Attribute) and node.attr in found:
@@ -104,7 +110,7 @@ def _beside(node: ast.AST, found: dict[str, set[str]]) -> tuple[set[str], set[st
         below_columns, below_texts = _beside(child, found)
         columns |= below_columns
         texts |= below_texts
-    if isinstance(node, ast.Compare | ast.Call) and columns and texts:
+    if isinstance(node, ast.Compare | ast.Call | ast.Tuple) and columns and texts:
         for column in columns:
             found[column] |= texts
         return set(), set()

@@ -448,3 +448,16 @@ def test_a_state_folder_that_cannot_be_written_is_one_sentence(job_root, tmp_pat
 def test_a_program_that_is_not_there_is_a_run_that_failed(executor):
     result = run_to_end(executor, a_spec("/bin/sh", "-c", "id"))
     assert not result.end.succeeded
+
+
+def test_a_run_that_was_taken_over_is_not_reaped_with_its_first_owner(executor, request, job_root):
+    make = EXECUTORS[request.node.callspec.params["executor"]]
+    spec = python("import time; time.sleep(1)")
+    first = make(executor.state_folder, job_root)
+    first.prepare(spec)
+    owner = executor.state_folder / "owners" / first._own()
+    owner.unlink()  # as if its process had died
+    executor.execute(spec.id)
+    assert make(executor.state_folder, job_root).reap() == ()
+    assert executor.wait(spec.id, 20) is RunState.ENDED
+    assert executor.finalise(spec.id).end.succeeded

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import fake_desk
 import pytest
-from lab_harness import TOKEN, Lab, Watched, launch, listener, open_lab, running_lab
+from lab_harness import TOKEN, Lab, Watched, launch, listener, open_lab, running_lab, screenshot
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -100,14 +99,6 @@ def _result(page: Page, action: str, number: int) -> None:
     expect(page.get_by_test_id("osl-result")).to_be_visible()
 
 
-def _screenshot(page: Page, name: str) -> None:
-    """For the documents: kept where OSL_SCREENSHOTS says, if it says."""
-    folder = os.environ.get("OSL_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(folder, f"{name}.png"))
-
-
 def _no_breakage(watched: Watched) -> None:
     assert [text for text in watched.complaints if "409 (Conflict)" not in text] == []
 
@@ -123,7 +114,7 @@ def test_a_notebook_is_submitted_from_its_toolbar_and_its_result_is_read_in_the_
         page.get_by_test_id("osl-parameter-index_date").fill("2012-03-04")
         page.get_by_test_id("osl-parameter-drug").select_option(label="naproxen")
         page.get_by_test_id("osl-parameter-age_bands").fill("50, 70")
-        _screenshot(page, "submit")
+        screenshot(page, "submit")
         page.locator(ACCEPT).click()
 
         expect(page.locator(".osl-Form").get_by_test_id("osl-problem")).to_contain_text("not committed")
@@ -136,7 +127,7 @@ def test_a_notebook_is_submitted_from_its_toolbar_and_its_result_is_read_in_the_
         expect(run).to_contain_text("50, 70")
         expect(run.get_by_role("progressbar")).to_be_visible()
         expect(run).to_contain_text("Executing", timeout=10_000)
-        _screenshot(page, "progress")
+        screenshot(page, "progress")
         expect(run).to_have_attribute("data-stage", "done", timeout=10_000)
         run.get_by_test_id("osl-open-result").click()
 
@@ -147,7 +138,7 @@ def test_a_notebook_is_submitted_from_its_toolbar_and_its_result_is_read_in_the_
         expect(table.locator("tbody tr").nth(2)).to_contain_text("135")
         expect(table.get_by_label("redacted")).to_have_count(3)
         expect(page.get_by_test_id("osl-held")).to_contain_text("not shown")
-        _screenshot(page, "result")
+        screenshot(page, "result")
         table.get_by_test_id("osl-copy-csv").click()
         copied = list(csv.reader(io.StringIO(page.evaluate("() => navigator.clipboard.readText()"))))
         assert copied[0] == ["age band", "sex", "count"]
@@ -245,7 +236,7 @@ def test_a_foreign_lab_shows_results_in_a_frame_in_which_scripts_are_off(browser
         inside = page.frame_locator(".osl-Frame")
         expect(inside.get_by_test_id("osl-banner")).to_contain_text("Level 4 - not released")
         expect(inside.get_by_test_id("osl-table")).to_contain_text("135")
-        _screenshot(page, "result-frame")
+        screenshot(page, "result-frame")
         inside.get_by_test_id("osl-copy-csv").click()
         assert "135" in page.evaluate("() => navigator.clipboard.readText()")
         ran = frame.evaluate(
@@ -295,7 +286,7 @@ def test_a_file_that_looks_like_a_result_is_not_vouched_for(browser: Browser, la
         expect(page.get_by_test_id("osl-banner")).to_contain_text("Nobody vouches")
         expect(page.get_by_test_id("osl-banner")).not_to_contain_text("Released")
         assert page.evaluate("() => window.pwned") is None
-        _screenshot(page, "hostile")
+        screenshot(page, "hostile")
 
 
 def test_the_link_that_a_magic_leaves_in_a_notebook_leads_to_the_panel(browser: Browser, lab: Lab) -> None:
@@ -326,13 +317,7 @@ def test_the_panel_finds_its_way_back_after_the_connection_was_lost(browser: Bro
         page = watched.page
         _execute(page, "opensafely:open-panel")
         expect(page.get_by_test_id("osl-live")).to_have_text("Live")
-        page.evaluate(
-            """() => { const send = window.fetch; window.restore = () => { window.fetch = send; };
-                 window.fetch = () => Promise.reject(new TypeError('no network')); }"""
-        )
-        # The fetch that the client took at its start is Lab's own: cut the way underneath it instead.
         page.context.set_offline(True)
-        page.evaluate("() => window.restore()")
         _, started = lab.ask(
             "runs", body={"path": NOTEBOOK, "kind": "local", "parameters": {"drug": "naproxen"}, "fixes": []}
         )

@@ -232,11 +232,13 @@ def test_literals_beside_a_column_are_those_of_its_own_comparison_or_call():
             code("df[df.sex == 'F'].to_csv('out.csv')"),
             code("ax.bar(['F', 'M'], df.sex.value_counts())"),
             code("df[df['region'].isin(['East', 'London'])]"),
+            code("LEVELS = {'imd': ['1', '2'], 'other': 'x'}"),
+            code("safe.table(data, by=[data.died], name='t1')"),
             code("df.died ="),
         ),
-        ["sex", "region", "died"],
+        ["sex", "region", "died", "imd"],
     )
-    assert found == {"sex": {"F", "M"}, "region": {"East", "London"}}  # fmt: skip
+    assert found == {"sex": {"F", "M"}, "region": {"East", "London"}, "imd": {"1", "2"}}  # fmt: skip
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10)

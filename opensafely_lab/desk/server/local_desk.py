@@ -117,7 +117,7 @@ def sandbox_status(state: State) -> str:
     """ "ok", or what is missing. Asked in a process of its own: the sandbox dies with the thread that starts it."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "opensafely_lab.desk.worker", "--probe", str(state.folder)],
+            [sys.executable, "-P", "-m", "opensafely_lab.desk.worker", "--probe", str(state.folder)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=SANDBOX_SECONDS,
@@ -171,7 +171,7 @@ class LocalDesk:
 
     def runs(self) -> RunList:
         news = self._news
-        records = [self._in_root(record) for record in self.store.records()]
+        records = [record for record in map(self._in_root, self.store.records()) if record.row.notebook]
         return RunList(runs=rows(records, news.jobs, news.level4, self._notebooks()))
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:

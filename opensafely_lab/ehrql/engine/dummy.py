@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.csv  # type: ignore[import-untyped]
-import pyarrow.parquet  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 
 from ...expressions.schema import ColumnSchema, DatasetSchema, ValueType
 from .extracts import ARROW_TYPES, ExtractError, write_arrow
@@ -60,7 +60,7 @@ def dummy_extract(
     columns = []
     for column in schema.columns:
         own = _words(beside.get(column.name, ()))
-        columns.append(_column(column, own if len(own) > 1 else (*(own or general), *WORDS), rows, chance))
+        columns.append(_column(column, own if len(own) > 1 else (*own, *general, *WORDS), rows, chance))
     table = pa.table(columns, names=[column.name for column in schema.columns])
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".arrow":

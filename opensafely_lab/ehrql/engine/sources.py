@@ -119,7 +119,7 @@ def _from_parquet(connection: duckdb.DuckDBPyConnection, table: TableSchema, fil
 
 
 def _from_arrow(connection: duckdb.DuckDBPyConnection, table: TableSchema, files: list[Path]) -> str:
-    import pyarrow.dataset  # type: ignore[import-untyped]
+    import pyarrow.dataset
 
     name = f"arrow of {table.reference}"
     try:

@@ -42,6 +42,7 @@ class Cgroup:
 def make(name: str, limits: Limits) -> Cgroup | None:
     """A new cgroup under `name`, or None where we may not have one with memory and process limits."""
     for base, write in _places():
+        _pass_on_controllers(base)
         made: list[Path] = []
         try:
             for folder, settings in write(base, name, limits):
@@ -122,6 +123,16 @@ def _delegated() -> Path:
         if line.startswith("0::"):
             return (MOUNTED / line[3:].lstrip("/")).parent
     return MOUNTED
+
+
+def _pass_on_controllers(base: Path) -> None:
+    """Version 2 gives a cgroup only the controllers that the one above passes on. Where we may, make it so."""
+    control = base / "cgroup.subtree_control"
+    try:
+        if not {"memory", "pids", "cpu"} <= set(control.read_text().split()):
+            control.write_text("+memory +pids +cpu")
+    except OSError:
+        return  # `_set` then finds no file to write, and this place is not taken
 
 
 def _set(folder: Path, settings: Settings) -> None:

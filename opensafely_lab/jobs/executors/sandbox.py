@@ -184,7 +184,7 @@ class SandboxExecutor:
             for opened in {*orders["cgroup_fds"], *orders["held_fds"]} - {alive}:
                 os.close(opened)
         started = {key: orders[key] for key in ("limiter", "uid", "bubblewrap")}
-        _put(folder, "started.json", json.dumps({"pid": child.pid, **started}).encode())
+        _put(folder, "started.json", json.dumps({"pid": child.pid, "owner": self._own(), **started}).encode())
         if child.stdin is not None:
             with contextlib.suppress(BrokenPipeError), child.stdin:
                 child.stdin.write(json.dumps(orders).encode())
@@ -364,8 +364,7 @@ class SandboxExecutor:
             if folder.name.startswith("."):
                 _remove_if_abandoned(folder)
                 continue
-            orders = _read_json(folder / "spec.json")
-            if orders is None or not self._lives(orders["owner"]):
+            if not self._lives(_owner_of(folder)):
                 self.discard(folder.name)
                 left.append(folder.name)
         for owner in (self.state_folder / "owners").glob("[0-9]*"):
@@ -420,6 +419,15 @@ def _speaking_of_disks() -> Iterator[None]:
 
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _owner_of(folder: Path) -> str:
+    """Who drives a run: the process that started it, or until then the one that prepared it."""
+    for name in ("started.json", "spec.json"):
+        found = _read_json(folder / name) or {}
+        if "owner" in found:
+            return str(found["owner"])
+    return "nobody"
 
 
 def _remove_if_abandoned(folder: Path) -> None:

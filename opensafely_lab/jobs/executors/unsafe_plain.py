@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class UnsafePlainExecutor(SandboxExecutor):
             "inside": inside,
             "argv": spec["argv"],
             "environment": spec["environment"],
-            "import_from": PACKAGES,
+            "import_from": os.pathsep.join([PACKAGES, *filter(None, sys.path)]),
             "limits": {**spec["limits"], "processes": MOST_PROCESSES},
             "limiter": "polling",
             "uid": None,

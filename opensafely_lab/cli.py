@@ -8,6 +8,7 @@ raises a `LabError`, whose sentence and next step go to stderr. Exit codes: 0 do
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -191,6 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"opensafely-lab: {error.sentence}", file=sys.stderr)
         if error.next_step:
             print(error.next_step, file=sys.stderr)
+        if error.fix is not None and getattr(given, error.fix, None) is False:
+            print(f"`opensafely-lab {given.command}` with --{error.fix} does that for you.", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("opensafely-lab: stopped.", file=sys.stderr)
@@ -208,7 +211,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_our_words(error: Exception) -> str:
     """A sentence for an error that nobody foresaw: its type and our line, never its text."""
     if isinstance(error, OSError) and error.strerror:
-        return f"The computer refused: {error.strerror}. If the disk is full, free some space; then try again."
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "Free some space" if full else "Look at who may read and write the study, and the folder of --state"
+        return f"The computer refused: {error.strerror}.\n{advice}; then try again."
     where = error.__traceback__
     place = ""
     while where is not None:

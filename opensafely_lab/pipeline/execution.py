@@ -81,7 +81,7 @@ def _spec(plan: Plan, extracts: Sequence[Extract], mode: str, ports: Ports) -> R
     }
     return RunSpec(
         id=ports.new_id(),
-        argv=(PYTHON, "-m", "opensafely_lab.notebooks.execute"),
+        argv=(PYTHON, "-I", "-m", "opensafely_lab.notebooks.execute"),
         files={"notebook.ipynb": plan.prepared.notebook, "job.json": json.dumps(job).encode()},
         mounts=tuple(mounts),
         limits=ports.limits,

@@ -68,6 +68,7 @@ class SandboxExecutor:
     """Carries out runs with bubblewrap on this machine. See `protocol.Executor`."""
 
     name = "sandbox"
+    confidential = True
     supervisor = supervisor_line("supervisor")
 
     def __init__(self, state: Path, root: JobRoot, *, use_cgroup: bool = True) -> None:

@@ -78,6 +78,7 @@ def run(order: Order, ports: Callable[[], Ports], say: Callable[[str], None]) ->
         return _dummy_dataset(order, wanted, values, ports, say)
     load_plan(order.project, order.action, values, from_text=True)
     made = ports()
+    made.executor.reap()  # what a killed run left holds records
     with tempfile.TemporaryDirectory(prefix="osl-", dir=made.scratch) as folder:
         study = Path(folder, "study")
         snapshot.take(order.project, read_project(order.project), study)

@@ -271,6 +271,8 @@ def execute(places: Places, job: dict[str, Any], kernel: Kernel, cells: dict[int
         error = {"ename": problem.ename, "evalue": problem.evalue, "traceback": list(problem.traceback)}
     except (client.Flood, DeadKernelError, CellTimeoutError, RuntimeError):
         failure = "kernel-died"
+    except Exception:  # noqa: BLE001 - a kernel can send whatever it likes, and nbclient chokes on some of it
+        failure = "other-error"
     if watch.flooded:
         failure, error = "too-much-output", None
     elif not kernel.alive():

@@ -5,7 +5,8 @@ pressure comes near it). So one run on each file proves two things at once: that
 what it is worth. Nothing but two views may come of it:
 
 - `SILENT`: the author sees the same bytes on both files;
-- `FAILS`: on the target's file the run failed, and says so in the very words of every other failed run.
+- `FAILS`: on the target's file the run failed, and says so in the very words of every other failed run
+  (without the target it runs to its end, as the dummy run before it shows).
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ if {BIT}:
         ('display_data', {{'data': {{'application/vnd.opensafely.table+json': [[who]]}}, 'metadata': {{}}}}),
         ('clear_output', {{'wait': False}}),
         ('update_display_data', {{'data': {{}}, 'metadata': {{}}, 'transient': {{'display_id': who}}}}),
-        ('comm_open', {{'comm_id': who, 'target_name': 'jupyter.widget', 'data': {{'state': {{'value': who}}}}}}),
+        ('comm_open', {{'comm_id': who, 'target_name': 'x', 'data': {{'state': {{'value': who}}}}}}),
     ]:
         kernel.session.send(kernel.iopub_socket, kind, content, parent=kernel.get_parent())
     get_ipython().set_next_input(who)
@@ -304,6 +305,15 @@ if {BIT}:
         "fur-57",
         "Reads the value of a request",
         f"{ASK.replace('safe.table', 'answer = safe.table')}\nif {BIT}: print(answer.to_pandas())",
+    ),
+    fails(
+        "fur-59",
+        "A forged message that nbclient chokes on",
+        f"""\
+kernel = get_ipython().kernel
+content = {{'comm_id': 'x', 'target_name': 'jupyter.widget', 'data': {{'state': {{'value': {WHO}}}}}}}
+if {BIT}: kernel.session.send(kernel.iopub_socket, 'comm_open', content, parent=kernel.get_parent())""",
+        ASK,
     ),
     fails("fur-58", "Segmentation fault", f"import ctypes\nif {BIT}: ctypes.string_at(0)", ASK),
 )

@@ -359,8 +359,9 @@ class SandboxExecutor:
         for owner in (self.state_folder / "owners").glob("[0-9]*"):
             if not self._lives(owner.name):
                 owner.unlink(missing_ok=True)
+        groups = cgroup.named(self._prefix)  # before `known`: another process may be starting a run
         known = {folder.name for folder in runs.iterdir()}
-        for found in cgroup.named(self._prefix):
+        for found in groups:
             if found.name.removeprefix(self._prefix) not in known:
                 cgroup.remove(found.name)
         return tuple(left)

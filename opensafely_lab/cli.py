@@ -8,6 +8,7 @@ raises a `LabError`, whose sentence and next step go to stderr. Exit codes: 0 do
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -89,9 +90,7 @@ def up(given: argparse.Namespace) -> int:
     option("--project", type=Path, default=Path(), metavar="DIR", help="the study (default: this folder)"),
     option("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"),
     option("--data", type=Path, metavar="DIR", help="a folder of tables: play the backend on them"),
-    option(
-        "--extract", action="append", default=[], metavar="PATH=FILE", help="a ready extract in place of an output"
-    ),
+    option("--extract", action="append", default=[], metavar="PATH=FILE", help="a ready extract in place of an output"),
     option("--out", type=Path, metavar="DIR", help="a new folder for exactly what is shown"),
     STATE,
 )
@@ -188,9 +187,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(given.body(given))
     except LabError as error:
+        if detail := getattr(error, "detail", None):
+            print(detail, file=sys.stderr)  # of a dummy run, which may say everything; plain text
         print(f"opensafely-lab: {error.sentence}", file=sys.stderr)
         if error.next_step:
             print(error.next_step, file=sys.stderr)
+        if error.fix is not None and getattr(given, error.fix, None) is False:
+            print(f"`opensafely-lab {given.command}` with --{error.fix} does that for you.", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("opensafely-lab: stopped.", file=sys.stderr)
@@ -208,7 +211,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_our_words(error: Exception) -> str:
     """A sentence for an error that nobody foresaw: its type and our line, never its text."""
     if isinstance(error, OSError) and error.strerror:
-        return f"The computer refused: {error.strerror}. If the disk is full, free some space; then try again."
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "Free some space" if full else "Look at who may read and write the study, and the folder of --state"
+        return f"The computer refused: {error.strerror}.\n{advice}; then try again."
     where = error.__traceback__
     place = ""
     while where is not None:

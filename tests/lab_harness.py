@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from attrs import define, field, frozen
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, expect
 
 from opensafely_lab.desk.health import free_port
 from opensafely_lab.desk.server import csp
@@ -39,6 +39,8 @@ FLAGS = [
 ]
 NEWS = Path("@jupyterlab/apputils-extension/notification.jupyterlab-settings")
 THEME = Path("@jupyterlab/apputils-extension/themes.jupyterlab-settings")
+
+expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
 
 
 @frozen

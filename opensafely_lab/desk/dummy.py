@@ -17,11 +17,22 @@ if TYPE_CHECKING:
     from opensafely_lab.pipeline.ports import Ports
 
 
+# Set by a hosted Lab that has no user namespaces (`binder/start`), and by nobody else.
+UNSAFE_VARIABLE = "OPENSAFELY_LAB_UNSAFE_PLAIN_DUMMY_RUNS"
+
+
+def plain_by_name() -> bool:
+    """Whether somebody chose, by name, to run dummy data without a sandbox."""
+    return os.environ.get(UNSAFE_VARIABLE) == "1"
+
+
 def ports_here(state: State) -> Ports:
     """The chain's surroundings, as `opensafely-lab run` has them."""
-    from opensafely_lab.pipeline.machine import machine_ports
+    from opensafely_lab.pipeline.machine import machine_ports, unsafe_plain_ports
 
     state.make()
+    if plain_by_name():
+        return unsafe_plain_ports(state.folder / "local")
     return machine_ports(state.folder / "local", cache=_cache())
 
 

@@ -89,6 +89,8 @@ def run(order: Order, ports: Callable[[], Ports], say: Callable[[str], None]) ->
         files.write(result, order.out)
     for line in summary(result, order):
         say(line)
+    if not made.executor.confidential:
+        say("UNSAFE: run as a plain process, without a sandbox. For dummy data only.")
     return EXIT_CODES[ErrorKind.HELD] if result.held else 0
 
 

@@ -108,7 +108,7 @@ def plan(
         _agent(state, ports, cache, data),
     ]
     if lab:
-        children.append(_lab(state, ports, study, lab_token, lab_arguments))
+        children.append(_lab(state, cache, ports, study, lab_token, lab_arguments))
     return Machine(
         children=tuple(children),
         site_url=site_url,
@@ -188,7 +188,7 @@ def _agent(state: State, ports: Ports, cache: Path, data: Path) -> ChildSpec:
     return _module(state, AGENT, "backend", config, lambda: backend_ready(health), (SITE, LEVEL4))
 
 
-def _lab(state: State, ports: Ports, study: Path, token: str, arguments: tuple[str, ...]) -> ChildSpec:
+def _lab(state: State, cache: Path, ports: Ports, study: Path, token: str, arguments: tuple[str, ...]) -> ChildSpec:
     room = state.room("lab")
     folders = {
         "JUPYTER_CONFIG_DIR": room / "config",
@@ -204,10 +204,10 @@ def _lab(state: State, ports: Ports, study: Path, token: str, arguments: tuple[s
     write_private(config, json.dumps(lab_config(ports.lab, study, token), indent=2))
     _quiet_news(room / "settings")
     environment = _environment() | {name: str(path) for name, path in folders.items()}
-    environment["OPENSAFELY_LAB_STATE"] = str(state.folder)
+    environment |= {"OPENSAFELY_LAB_STATE": str(state.folder), "OPENSAFELY_LAB_CACHE": str(cache)}
     return ChildSpec(
         name="JupyterLab",
-        argv=(sys.executable, "-m", "jupyterlab", f"--config={config}", *arguments),
+        argv=(sys.executable, "-P", "-m", "jupyterlab", f"--config={config}", *arguments),
         log=room / "lab.log",
         folder=study,
         environment=environment,

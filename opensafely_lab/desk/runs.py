@@ -172,11 +172,11 @@ class RunStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with (self._room(run) / "worker.log").open("wb") as log:
                 subprocess.Popen(
-                    [sys.executable, "-m", "opensafely_lab.desk.worker", str(self.state.folder), run],
+                    [sys.executable, "-P", "-m", "opensafely_lab.desk.worker", str(self.state.folder), run],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=_environment(),
+                    env=worker_environment(),
                     cwd=self.folder,
                     pass_fds=(lock,),
                     start_new_session=True,
@@ -221,7 +221,11 @@ def _mtime(path: Path) -> int:
         return 0
 
 
-def _environment() -> dict[str, str]:
-    """Ours, without what belongs to the Jupyter server or kernel that asks."""
+def worker_environment() -> dict[str, str]:
+    """Ours, without what belongs to the Jupyter server or kernel that asks.
+
+    Of `sys.path` only where this package is: the rest may begin with the study, whose modules have no
+    business in a process that holds tokens.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "JUPYTER", "MPLBACKEND"))}
-    return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return kept | {"PYTHONPATH": str(Path(__file__).parents[2])}

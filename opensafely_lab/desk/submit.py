@@ -31,7 +31,7 @@ from opensafely_lab.notebooks.parameters import declared, merge
 from opensafely_lab.notebooks.source import MAX_BYTES, NotebookError, SubmittedNotebook
 from opensafely_lab.study.ids import CommitSha, is_name
 from opensafely_lab.study.parameters import ParameterSpec, ParameterValue, bind
-from opensafely_lab.study.project import Action, Project, read_project
+from opensafely_lab.study.project import Action, Project, UnknownAction, read_project
 from opensafely_lab.wire.base import Digest, Message, Name
 from opensafely_lab.wire.decode import BadMessage, decode
 from opensafely_lab.wire.lab import Stage
@@ -206,11 +206,23 @@ def choose(ask: Ask) -> tuple[Path, Project, Action]:
     if ask.action is not None:
         return study, project, project.action(ask.action)
     if ask.path.suffix != ".ipynb":
-        raise NotebookMissing(
-            "It was not said what to run.", next_step=f"Name an action: {', '.join(list(project.actions)[:12])}."
-        )
+        return study, project, _only_notebook(project)
     inside = PurePosixPath(ask.path.absolute().resolve().relative_to(study).as_posix())
     return study, project, project.action_of(inside)
+
+
+def _only_notebook(project: Project) -> Action:
+    """The study's one action that runs a notebook. Raises `UnknownAction`."""
+    found = [action for action in project.actions.values() if action.is_notebook]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        few = ", ".join(action.name for action in found[:12])
+        raise UnknownAction("It was not said which notebook to run.", next_step=f"Name its action, one of: {few}.")
+    raise UnknownAction(
+        "No action of project.yaml runs a notebook.",
+        next_step="Add an action to it with a line such as `run: notebook:v1 analysis/report.ipynb`.",
+    )
 
 
 def prepare_submission(ask: Ask, ports: Ports) -> Checked:

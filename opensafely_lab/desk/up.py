@@ -27,7 +27,7 @@ from opensafely_lab.desk.one_machine import Machine, plan
 from opensafely_lab.desk.processes import Supervisor
 from opensafely_lab.desk.shipped import demo_records, require_synthetic
 from opensafely_lab.desk.state import State, write_private
-from opensafely_lab.errors import PlatformError
+from opensafely_lab.errors import LabError, PlatformError
 
 
 class NoSandbox(PlatformError):
@@ -93,6 +93,7 @@ def running(options: Options) -> Iterator[Running]:
             study = options.study or state.folder / "study"
             if make_study(study):
                 options.say(f"Made a study from the template: {study}")
+            make_dummy_data(study.resolve(), options)
             machine = plan(
                 state,
                 cache=options.cache,
@@ -112,6 +113,21 @@ def running(options: Options) -> Iterator[Running]:
                 state.run_json.unlink(missing_ok=True)
     finally:
         os.close(lock)
+
+
+def make_dummy_data(study: Path, options: Options) -> None:
+    """The study's dummy datasets, so that its notebooks can be worked on at once. A study's own
+    mistakes are told and stop nothing: Lab is where they are mended."""
+    from opensafely_lab.desk.local import make_dummy_datasets
+    from opensafely_lab.pipeline.machine import machine_ports
+
+    try:
+        made = make_dummy_datasets(study, machine_ports(options.state.folder / "local", cache=options.cache))
+    except LabError as error:
+        options.say(f"The study's dummy data could not be made. {error}")
+    else:
+        for path in made:
+            options.say(f"Made dummy data: {path}")
 
 
 def require_sandbox(options: Options) -> None:

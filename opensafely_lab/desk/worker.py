@@ -6,7 +6,6 @@ nor a kernel should wait, or hold the memory. How it goes is in the run's record
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,8 +18,6 @@ from opensafely_lab.errors import ErrorKind, LabError
 from opensafely_lab.wire.lab import Problem, RunKind, Stage
 
 Tell = Callable[[Stage], None]
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-LONGEST_DETAIL = 20_000
 
 BROKE = Problem(
     code="platform",
@@ -54,7 +51,7 @@ def work(store: RunStore, record: RunRecord) -> RunRecord:
     except LabError as error:
         failed = error.kind in (ErrorKind.RUN_FAILED, ErrorKind.PLATFORM)
         stage = Stage.FAILED if failed else Stage.REFUSED
-        return store.change(record, stage=stage, problem=problem_of(error))
+        return store.change(record, stage=stage, problem=problem(error))
     except Exception as error:
         store.change(record, stage=Stage.FAILED, problem=BROKE)
         raise SystemExit(f"{type(error).__name__} in {record.row.action}") from error
@@ -92,13 +89,6 @@ def sandbox(state: State) -> str:
 
     report = ports_here(state).executor.probe()
     return "ok" if report.ok else "; ".join(f"{layer.name}: {layer.detail}" for layer in report.layers if not layer.ok)
-
-
-def problem_of(error: LabError) -> Problem:
-    """An error as the browser is told it; the text of a dummy run without its colours."""
-    told = problem(error)
-    plain = _ANSI.sub("", told.detail)[-LONGEST_DETAIL:] if told.detail else None
-    return told.model_copy(update={"detail": plain})
 
 
 if __name__ == "__main__":

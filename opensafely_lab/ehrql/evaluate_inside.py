@@ -102,6 +102,8 @@ def _sentence(error: BaseException) -> tuple[str, str]:
         if absent:
             return f"ehrql.{absent} is not part of this version of OpenSAFELY Lab yet.", ""
         return f"{error}.", "Only ehrQL, the study's own modules, pandas and the standard library can be imported."
+    if isinstance(error, AttributeError):
+        return str(error), ""
     if isinstance(error, RecursionError):
         return "The definition is nested too deeply.", "Split long chains of + or | into several variables."
     if isinstance(error, SystemExit):

@@ -35,8 +35,9 @@ VERSION = 1
 MAX_BYTES = 64 * 2**20
 MAX_NODES = 100_000
 MAX_LITERALS = 2_000_000
-MAX_DEPTH = 400
+MAX_DEPTH = 250
 MAX_VARIABLES = 2_000
+MAX_EXPANDED = 1_000_000  # nodes of one expression if nothing in it were shared: what walks over it may take
 
 Json = dict[str, Any]
 Reference = int | Json  # the number of an earlier node, or a literal as it is
@@ -194,6 +195,7 @@ class _Reader:
         self.nodes: list[Node] = []
         self.known: dict[Node, Node] = {}
         self.depths: dict[int, int] = {}
+        self.sizes: dict[int, int] = {}
         self.literals = 0
 
     def add(self, obj: object) -> None:
@@ -201,10 +203,13 @@ class _Reader:
             raise _bad("a part is no JSON object")
         node = self._build(obj)
         depth = 1 + max((self.depths.get(id(part), 0) for part in parts(node)), default=0)
+        size = 1 + sum(self.sizes.get(id(part), 1) for part in parts(node))
         if depth > MAX_DEPTH:
             raise _bad("it is nested too deeply")
+        if size > MAX_EXPANDED:
+            raise _bad("it repeats itself too often")
         node = self.known.setdefault(node, node)
-        self.depths[id(node)] = depth
+        self.depths[id(node)], self.sizes[id(node)] = depth, size
         self.nodes.append(node)
 
     def _build(self, obj: Json) -> Node:

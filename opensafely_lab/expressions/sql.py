@@ -41,11 +41,15 @@ FIRST_DATE, LAST_DATE = dt.date.min, dt.date.max
 FURTHEST = {"days": 3_660_000, "weeks": 522_000, "months": 120_000, "years": 10_000}
 
 
-def to_sql(expr: Expr, leaf: Callable[[Leaf], Sql]) -> Sql:
+# How to write that a leaf is one of many constants, where an engine has a better way than a list.
+Member = Callable[[Leaf, tuple[Literal, ...]], Sql | None]
+
+
+def to_sql(expr: Expr, leaf: Callable[[Leaf], Sql], *, member: Member | None = None) -> Sql:
     """The expression as SQL, its leaves written by `leaf`. Raises `ExpressionError` if it grows too large."""
     if written_size(expr) > MAX_SQL_NODES:
         raise ExpressionError("The expression is too large.", next_step="Compute part of it in a step of its own.")
-    return _Writer(leaf).write(expr)
+    return _Writer(leaf, member).write(expr)
 
 
 def written_size(expr: Expr) -> int:
@@ -142,8 +146,9 @@ ARITHMETIC: dict[str, type[exp.Expression]] = {"add": exp.Add, "sub": exp.Sub, "
 
 
 class _Writer:
-    def __init__(self, leaf: Callable[[Leaf], Sql]) -> None:
+    def __init__(self, leaf: Callable[[Leaf], Sql], member: Member | None) -> None:
         self.leaf = leaf
+        self.member = member
 
     def write(self, expr: Expr) -> Sql:
         if isinstance(expr, Literal):
@@ -178,6 +183,9 @@ class _Writer:
     def is_in(self, a: Expr, *values: Literal) -> Sql:
         if not values:
             return exp.false()
+        looked_up = self.member(a, values) if self.member is not None and isinstance(a, Leaf) else None
+        if looked_up is not None:
+            return looked_up
         return exp.Paren(this=exp.In(this=_group(self.write(a)), expressions=[self.write(v) for v in values]))
 
     def coalesce(self, a: Expr, *others: Expr) -> Sql:

@@ -7,6 +7,7 @@ anyway (it ran, or which of `FAILURE_CLASSES`), and on dummy data what its error
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ STATUS_BYTES = 64 << 10
 CELLS_BYTES = 1 << 20
 ERROR_BYTES = 1 << 20
 MOST_CELLS = 10_000
+LONGEST_ERROR = 20_000  # characters shown
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 # All that is ever told about why a run on real data failed, and that to level 4 only.
 EXCEPTION_CLASSES = (
@@ -75,6 +78,13 @@ class ErrorReport:
     ename: str
     evalue: str
     traceback: tuple[str, ...] = field(converter=tuple)
+
+    def text(self) -> str:
+        """The error for a terminal or a page: plain, its end if it is long. The notebook chose every character."""
+        told = "\n".join(self.traceback) or f"{self.ename}: {self.evalue}"
+        plain = _ANSI.sub("", told)
+        printable = "".join(c if c.isprintable() or c == "\n" else " " for c in plain)
+        return printable[-LONGEST_ERROR:]
 
 
 def failure_class(name: str) -> str:

@@ -80,7 +80,7 @@ def strip(data: bytes) -> bytes:
     metadata = {k: v for k, v in _mapping(document.get("metadata")).items() if k not in _VOLATILE_NOTEBOOK}
     language = metadata.get("language_info")
     if isinstance(language, dict):
-        metadata["language_info"] = {k: v for k, v in language.items() if k != "version"}
+        metadata["language_info"] = {k: v for k, v in language.items() if k == "name"}
     stripped = dict(document, metadata=metadata, cells=[_stripped(raw) for raw in document["cells"]])
     return write(stripped)
 
@@ -101,7 +101,10 @@ def load(data: bytes) -> dict[str, Any]:
     try:
         document = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise NotebookError("The file is not a notebook: it is not JSON text.") from None
+        raise NotebookError(
+            "The file is not a notebook: it is not JSON text.",
+            next_step="A merge may have left its marks in it; restore the last good version with git.",
+        ) from None
     if not isinstance(document, dict) or not isinstance(document.get("cells"), list):
         if isinstance(document, dict) and ("worksheets" in document or document.get("nbformat") in (1, 2, 3)):
             raise NotebookError(

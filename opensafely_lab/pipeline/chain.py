@@ -28,6 +28,7 @@ from attrs import field, frozen
 from opensafely_lab.disclosure.outcome import Outcome
 from opensafely_lab.disclosure.requests import RequestList
 from opensafely_lab.errors import ErrorKind, LabError, PlatformError
+from opensafely_lab.jobs.executors.protocol import ExecutorUnavailable
 from opensafely_lab.notebooks import result as results
 from opensafely_lab.notebooks.result import Banner
 from opensafely_lab.pipeline import child, extracts, tasks
@@ -51,7 +52,7 @@ class DummyRunFailed(LabError):
         where = "" if failed.cell is None else f" in cell {failed.cell + 1}"
         super().__init__(
             f"The notebook fails on dummy data{where} ({failed.failure_class}).",
-            next_step="Mend it in the notebook, where the whole error shows, and run it again.",
+            next_step="Mend it in the notebook and run it again: on dummy data the whole error is told.",
         )
         self.failed = failed
 
@@ -175,6 +176,11 @@ def real_run(
 
     Raises `DefinitionChanged`, and `LabError`s of ours, none of which says anything about the data.
     """
+    if not ports.executor.confidential:
+        raise ExecutorUnavailable(
+            "There is no sandbox here, so nothing is run on real data.",
+            next_step="`opensafely-lab doctor` says what is missing; runs on dummy data work.",
+        )
     with _workspace(ports) as folder:
         notify(Phase.PREPARING)
         made = _real_extracts(plan, authorised, records, folder, ports, given)

@@ -81,7 +81,7 @@ def _spec(plan: Plan, extracts: Sequence[Extract], mode: str, ports: Ports) -> R
     }
     return RunSpec(
         id=ports.new_id(),
-        argv=(PYTHON, "-m", "opensafely_lab.notebooks.execute"),
+        argv=(PYTHON, "-I", "-m", "opensafely_lab.notebooks.execute"),
         files={"notebook.ipynb": plan.prepared.notebook, "job.json": json.dumps(job).encode()},
         mounts=tuple(mounts),
         limits=ports.limits,
@@ -100,7 +100,6 @@ def _failure(result: RunResult) -> FailedRun:
 
 def _detail(result: RunResult) -> str | None:
     try:
-        error = control.parse_error(read_control(result, "error.json", control.ERROR_BYTES))
+        return control.parse_error(read_control(result, "error.json", control.ERROR_BYTES)).text()
     except control.ControlFileRefused:
         return None
-    return "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"

@@ -25,3 +25,15 @@ def machine_ports(state: Path, *, cache: Path | None = None, policy: Policy = OP
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     executor = SandboxExecutor(state / "sandbox", ensure_root(cache or state / "cache"))
     return Ports(executor=executor, scratch=scratch, policy=policy, new_id=new_id)
+
+
+def unsafe_plain_ports(state: Path, *, policy: Policy = OPENSAFELY) -> Ports:
+    """Ports for dummy runs where a computer allows no namespaces (Binder): plain processes, no isolation.
+
+    Chosen by name, never fallen back to (decisions.md, 18). Its executor refuses a run on real data.
+    """
+    from opensafely_lab.jobs.executors.unsafe_plain import UnsafePlainExecutor
+
+    scratch = state / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Ports(executor=UnsafePlainExecutor(state / "unsafe-plain"), scratch=scratch, policy=policy, new_id=new_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +13,7 @@ from opensafely_lab.errors import UsageError
 from opensafely_lab.notebooks import source
 from opensafely_lab.notebooks.parameters import declared, merge
 from opensafely_lab.notebooks.prepared import Prepared, prepare
-from opensafely_lab.notebooks.source import SubmittedNotebook
+from opensafely_lab.notebooks.source import NotebookError, SubmittedNotebook
 from opensafely_lab.study.parameters import ParameterSpec, ParameterValue, bind
 from opensafely_lab.study.project import Action, ExtractInput, Project
 from opensafely_lab.study.project import read_project as project_of
@@ -43,10 +44,12 @@ class Plan:
 
 def read_project(study: Path) -> Project:
     """The study's project.yaml as values. Raises `CannotPlan` or `ProjectError`."""
-    data = read_inside(study, PurePosixPath(PROJECT_FILE), LARGEST_PROJECT_FILE)
+    if not study.is_dir():
+        raise CannotPlan(f"There is no folder {study}.", next_step="Look at the path for a mistake.")
+    data = read_inside(study, PurePosixPath(PROJECT_FILE), LARGEST_PROJECT_FILE, "Data do not belong in it.")
     if data is None:
         raise CannotPlan(
-            "There is no project.yaml here.",
+            f"There is no project.yaml in {study}.",
             next_step="Run this in a study's folder, or name it with --project DIR; `opensafely-lab init` makes one.",
         )
     return project_of(data)
@@ -61,13 +64,13 @@ def load_plan(study: Path, action_name: str, given: Mapping[str, object], *, fro
     project = read_project(study)
     action = project.action(action_name)
     path = action.notebook
-    data = read_inside(study, path, source.MAX_BYTES)
+    data = read_inside(study, path, source.MAX_BYTES, "Clear its outputs and save it; keep data out of it.")
     if data is None:
         raise CannotPlan(
             f"The notebook {path} of the action {action.name} is not in the study.",
             next_step="Add it, or correct its path in project.yaml.",
         )
-    notebook = SubmittedNotebook.parse(data)
+    notebook = parse_notebook(data, path)
     specs = merge(declared(notebook), action.parameters)
     return Plan(
         study=study,
@@ -81,26 +84,40 @@ def load_plan(study: Path, action_name: str, given: Mapping[str, object], *, fro
     )
 
 
-def read_inside(study: Path, path: PurePosixPath, largest: int) -> bytes | None:
-    """The bytes of a plain file below `study`, or None if there is none.
+def parse_notebook(data: bytes, path: PurePosixPath) -> SubmittedNotebook:
+    """The notebook at `path`, by which a mistake in it is told. Raises `NotebookError`."""
+    try:
+        return SubmittedNotebook.parse(data)
+    except NotebookError as error:
+        raise NotebookError(f"{path}: {error.sentence}", next_step=error.next_step) from None
 
-    No component may be a link: a checkout is somebody else's files.
+
+def read_inside(study: Path, path: PurePosixPath, largest: int, advice: str) -> bytes | None:
+    """The bytes of a plain file below `study`, or None if there is none. Too large a one is told with `advice`.
+
+    No component may be a link: a checkout is somebody else's files. Nor may the file be a pipe that
+    nobody writes to, which would be waited for.
     """
     place = study
     for part in path.parts:
         place = place / part
         if place.is_symlink():
-            return None
+            raise CannotPlan(
+                f"{path} is, or lies behind, a link, which is not followed.", next_step="Put the file itself there."
+            )
     try:
-        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        if not place.is_file():
-            return None
-        data = file.read(largest + 1)
+    except OSError as error:
+        raise CannotPlan(f"{path} cannot be read ({error.strerror}).", next_step="Look at who may read it.") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CannotPlan(f"{path} is no file.", next_step="Put the file itself there.")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(largest + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > largest:
-        raise CannotPlan(
-            f"{path} is larger than {largest // (1 << 20)} MB.", next_step="Make it smaller; data do not belong in it."
-        )
+        raise CannotPlan(f"{path} is larger than {largest / 1_000_000:.0f} MB.", next_step=advice)
     return data

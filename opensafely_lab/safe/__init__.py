@@ -13,7 +13,7 @@ It refuses to give a value to a notebook that runs on real data.
 
 from opensafely_lab.expressions.series import case, days, maximum_of, minimum_of, months, weeks, when, years
 from opensafely_lab.safe.asking import count, plot, table
-from opensafely_lab.safe.dataset import dataset
+from opensafely_lab.safe.dataset import dataset, file
 from opensafely_lab.safe.listing import listed
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "count",
     "dataset",
     "days",
+    "file",
     "listed",
     "maximum_of",
     "minimum_of",

@@ -15,7 +15,7 @@ from opensafely_lab.expressions.nodes import Column, Expr, ExpressionError, call
 from opensafely_lab.expressions.schema import DatasetSchema
 from opensafely_lab.expressions.series import SERIES, BoolSeries, Scope, Series
 from opensafely_lab.safe.errors import NoColumn, NoExtract, SafeError
-from opensafely_lab.safe.extracts import read_schema
+from opensafely_lab.safe.extracts import read_schema, require_file
 from opensafely_lab.safe.kinds import kind_of
 
 
@@ -25,14 +25,29 @@ def dataset(path: str | os.PathLike[str]) -> Frame:
     The path starts at the folder of `project.yaml`, wherever the notebook is. Columns are
     attributes: `data.age`, or `data["age"]`. Raises `NoExtract` if there is no such file yet.
     """
+    root, relative = _place(path, "safe.dataset")
+    return Frame(relative, root / relative, read_schema(root, relative), None)
+
+
+def file(path: str | os.PathLike[str]) -> Path:
+    """Where an extract of this study is, to look at its dummy rows with pandas.
+
+    The path starts at the folder of `project.yaml`, wherever the notebook is: at the desk as in a
+    job. Raises `NoExtract` if there is no such file yet.
+    """
+    root, relative = _place(path, "safe.file")
+    require_file(root, relative)
+    return root / relative
+
+
+def _place(path: str | os.PathLike[str], asked: str) -> tuple[Path, str]:
     if not isinstance(path, (str, os.PathLike)):
         raise SafeError(
-            f"safe.dataset() takes the path of an extract, not {kind_of(path)}.",
-            next_step='Write safe.dataset("output/dataset.arrow").',
+            f"{asked}() takes the path of an extract, not {kind_of(path)}.",
+            next_step=f'Write {asked}("output/dataset.arrow").',
         )
     root = project_root(Path.cwd())
-    relative = _inside(root, Path(path))
-    return Frame(relative, root / relative, read_schema(root, relative), None)
+    return root, _inside(root, Path(path))
 
 
 def project_root(start: Path) -> Path:

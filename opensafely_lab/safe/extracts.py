@@ -12,13 +12,7 @@ from opensafely_lab.safe.errors import NoExtract
 
 def read_schema(root: Path, path: str) -> DatasetSchema:
     """What the columns of an extract are. Raises `NoExtract`: one sentence, and which action to run."""
-    file = root / path
-    if not file.is_file():
-        action = _maker(root, path)
-        raise NoExtract(
-            f"There is no file {path} yet.",
-            next_step=f"Run {action} first: opensafely-lab run {action}.",
-        )
+    file = require_file(root, path)
     try:
         return _described(file)
     except NoExtract:
@@ -28,6 +22,18 @@ def read_schema(root: Path, path: str) -> DatasetSchema:
             f"{path} cannot be read as an extract.",
             next_step="Make it again; an extract is an .arrow, .parquet, .csv or .csv.gz file with a patient_id.",
         ) from error
+
+
+def require_file(root: Path, path: str) -> Path:
+    """The file of an extract. Raises `NoExtract` if it has not been made."""
+    file = root / path
+    if not file.is_file():
+        action = _maker(root, path)
+        raise NoExtract(
+            f"There is no file {path} yet.",
+            next_step=f"Run {action} first: opensafely-lab run {action}.",
+        )
+    return file
 
 
 def _described(file: Path) -> DatasetSchema:

@@ -240,14 +240,16 @@ def _setting(spec: ParameterSpec, given: object, what: str) -> Any:
 def _item(spec: ParameterSpec, given: object) -> Any:
     kind = spec.type.item
     value = _typed(spec, kind, given)
+    must_be = "must have items of" if spec.type.is_list else "must be"
     if spec.minimum is not None and value < spec.minimum:
-        raise _refusal(spec, f"must be at least {spec.minimum}")
+        raise _refusal(spec, f"{must_be} at least {spec.minimum}")
     if spec.maximum is not None and value > spec.maximum:
-        raise _refusal(spec, f"must be at most {spec.maximum}")
+        raise _refusal(spec, f"{must_be} at most {spec.maximum}")
     if spec.choices is not None and value not in spec.choices:
         few = ", ".join(str(choice) for choice in spec.choices[:10])
         more = ", …" if len(spec.choices) > 10 else ""
-        raise _refusal(spec, "must be one of its choices", f"Choose from: {few}{more}.")
+        wants = "has an item that is not" if spec.type.is_list else "must be"
+        raise _refusal(spec, f"{wants} one of its choices", f"Choose from: {few}{more}.")
     return value
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -324,6 +325,8 @@ class _Reader:
             self._outputs(said, key, body, optional=True)
             return evolve(nothing, needs=needs)
         notebook = run.image == "notebook"
+        if not notebook and get_close_matches(run.image, ["notebook"]):
+            said = f"{said} uses the image `{shown(run.image)}` (did you mean `notebook`?), and"
         outputs = self._outputs(said, key, body, optional=notebook)
         parameters = self._parameters(said, body) if notebook else {}
         self._check_image(said, run, body, outputs)

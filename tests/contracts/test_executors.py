@@ -438,7 +438,7 @@ def test_a_state_folder_that_cannot_be_written_is_one_sentence(job_root, tmp_pat
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("opensafely_lab.jobs.executors.sandbox._put_job_file", full)
+    monkeypatch.setattr("opensafely_lab.jobs.executors.folders.put_job_file", full)
     with pytest.raises(StateUnwritable) as refused:
         executor.prepare(python("pass", files={"x": b"1"}))
     assert "No space left" in refused.value.sentence

@@ -286,6 +286,13 @@ def test_without_a_sandbox_dummy_data_can_be_used_and_it_says_so(unsafe, study, 
     assert not unsafe.probe().ok
 
 
+def test_without_a_sandbox_a_command_finds_its_places(unsafe, study):
+    code = "import sys; open(sys.argv[2], 'w').write(open(sys.argv[1] + '/project.yaml').read())"
+    spec = a_spec(*PYTHON, "-c", code, "/study", "/outputs/answer.txt", mounts=mounts_of(study))
+    result = run_to_end(unsafe, spec)
+    assert (result.folder / "outputs" / "answer.txt").read_text() == "version: '5.0'\n"
+
+
 def test_without_a_sandbox_nothing_is_run_on_real_data(unsafe):
     spec = unsafe_spec("real", a_notebook("1"))
     with pytest.raises(ExecutorUnavailable):

@@ -131,3 +131,15 @@ def test_old_runs_are_forgotten(store: RunStore, worker: Worker, monkeypatch: py
     for _ in range(4):
         store.change(begin(store), stage=Stage.DONE)
     assert len(store.records()) <= 3
+
+
+def test_the_worker_imports_nothing_from_the_folder_that_lab_was_started_in(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(runs.subprocess, "Popen", lambda command, *, env, **_: started.append((command, env)))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), "", *sys.path])
+    begin(store)
+    ((command, environment),) = started
+    assert "-P" in command
+    assert environment["PYTHONPATH"] == str(Path(runs.__file__).parents[2])

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import requests
@@ -22,6 +23,7 @@ from fastapi import FastAPI
 
 from opensafely_lab.backend.work import Document, Order, Probe, RunFailure, WorkResult
 from opensafely_lab.errors import Refused
+from opensafely_lab.service.database import Database
 from opensafely_lab.service.tokens import new_token, write_token
 from opensafely_lab.wire.base import JobCode
 
@@ -135,6 +137,21 @@ def python(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), str(HERE)])}
     with log.open("ab") as file:
         return subprocess.Popen([sys.executable, *arguments], env=environment, stdout=file, stderr=file)
+
+
+_made: dict[Path, bytes] = {}
+
+
+def put_database(path: Path, migrations: Path) -> None:
+    """A new database, copied from one that the migrations made once: a hundred tests need one each."""
+    if migrations not in _made:
+        with TemporaryDirectory() as folder:
+            database = Database(Path(folder) / "x.sqlite")
+            database.migrate(migrations)
+            database.close()
+            _made[migrations] = (Path(folder) / "x.sqlite").read_bytes()
+    path.touch(mode=0o600)
+    path.write_bytes(_made[migrations])
 
 
 def wait_until(is_it: Callable[[], object], seconds: float = 20, what: str = "it") -> None:

@@ -24,6 +24,7 @@ from service_fakes import (
     Http,
     bundle_of,
     fake_unpack,
+    put_database,
     served,
     sha256,
     wait_until,
@@ -34,7 +35,7 @@ from opensafely_lab.access import Role
 from opensafely_lab.backend import jobs, policies
 from opensafely_lab.backend.loop import Agent, AlreadyThere, Frame
 from opensafely_lab.backend.site_link import SiteLink
-from opensafely_lab.backend.store import Seed, Store, seed
+from opensafely_lab.backend.store import MIGRATIONS, Seed, Store, seed
 from opensafely_lab.backend.tables import (
     Attempt,
     Beat,
@@ -51,6 +52,7 @@ from opensafely_lab.disclosure.policy import POLICIES, Policy
 from opensafely_lab.jobs import bundle
 from opensafely_lab.service.database import utc_now
 from opensafely_lab.service.tokens import new_token
+from opensafely_lab.site.app import MIGRATIONS as SITE_MIGRATIONS
 from opensafely_lab.site.app import create_app
 from opensafely_lab.site.people import Seed as SiteSeed
 from opensafely_lab.site.people import seed as seed_site
@@ -152,10 +154,13 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
+    (tmp_path / "site").mkdir(mode=0o700)
+    put_database(tmp_path / "site" / "site.sqlite", SITE_MIGRATIONS)
     app = create_app(SiteSettings(state=str(tmp_path / "site"), longest_wait_seconds=1))
     people = SiteSeed("alice", "gi-bleeding", "main", "demo", new_token(), new_token())
     app.state.site.write(lambda session: seed_site(session, people, utc_now()))
     (tmp_path / "backend").mkdir(mode=0o700)
+    put_database(tmp_path / "backend" / "backend.sqlite", MIGRATIONS)
     store = Store(tmp_path / "backend")
     store.migrate()
     store.write(lambda session: seed(session, Seed("gi-bleeding", "alice", new_token()), utc_now()))
@@ -188,6 +193,7 @@ def test_a_job_runs_once_and_ends_as_its_work_says(scene: Scene, mode: str, code
     assert scene.work.runs.read_text().split() == [attempt.run]
 
 
+@pytest.mark.slow
 def test_several_jobs_run_oldest_first_and_each_once(scene: Scene) -> None:
     all_jobs = [scene.submit() for _ in range(5)]
     scene.start(workers=2)
@@ -334,6 +340,7 @@ def test_a_job_that_waits_is_cancelled_without_being_run(scene: Scene) -> None:
     assert not scene.work.runs.exists()
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_asked_to_stop_ends_what_runs_and_it_does_not_count(scene: Scene) -> None:
     job = scene.submit("wait")
     for _ in range(4):
@@ -353,6 +360,7 @@ def test_an_agent_that_is_asked_to_stop_ends_what_runs_and_it_does_not_count(sce
 SLOW = {name: evolve(policy, result_step_seconds=2.0) for name, policy in POLICIES.items()}
 
 
+@pytest.mark.slow
 def test_an_end_is_told_at_a_slot_and_progress_not_at_all(scene: Scene) -> None:
     scene.start(policies=SLOW)
     job = scene.submit()

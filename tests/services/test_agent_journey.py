@@ -14,6 +14,7 @@ def running(place: Everything) -> Everything:
     return place
 
 
+@pytest.mark.slow
 def test_a_submitted_job_runs_once_and_its_result_is_at_level_4(running: Everything) -> None:
     job = running.author.submit()
     ended = running.author.wait_for_end(job["id"])

@@ -47,6 +47,7 @@ def test_the_migrations_go_down_again(migrations: Path, base: type, tmp_path: Pa
     assert left <= {"alembic_version", "sqlite_sequence"}
 
 
+@pytest.mark.slow
 def test_several_processes_may_make_the_database_at_the_same_time(tmp_path: Path) -> None:
     code = "import sys, pathlib, opensafely_lab.backend.store as s; s.Store(pathlib.Path(sys.argv[1])).migrate()"
     words = [sys.executable, "-c", code, str(tmp_path)]

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from attrs import define
 from fastapi.routing import APIRoute
-from service_fakes import HERE, Http, served
+from service_fakes import HERE, Http, put_database, served
 from sqlalchemy import event, select, update
 
 from opensafely_lab.access import Role
 from opensafely_lab.backend import level4
 from opensafely_lab.backend.settings import AgentSettings, Level4Settings
-from opensafely_lab.backend.store import Seed, Store, seed
+from opensafely_lab.backend.store import MIGRATIONS, Seed, Store, seed
 from opensafely_lab.backend.tables import (
     Attempt,
     AuditEvent,
@@ -107,6 +107,7 @@ def fill(store: Store) -> None:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
+    put_database(tmp_path / "backend.sqlite", MIGRATIONS)
     store = Store(tmp_path)
     store.migrate()
     seeds = [

@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 from attrs import define
 from fastapi.routing import APIRoute
-from service_fakes import COMMIT, PATIENT, Http, bundle_of, served, sha256, submission
+from service_fakes import COMMIT, PATIENT, Http, bundle_of, put_database, served, sha256, submission
 from sqlalchemy import update
 
 from opensafely_lab.access import Role
 from opensafely_lab.service.database import utc_now
 from opensafely_lab.service.tokens import new_token
-from opensafely_lab.site.app import create_app
+from opensafely_lab.site.app import MIGRATIONS, create_app
 from opensafely_lab.site.people import Seed, seed
 from opensafely_lab.site.settings import SiteSettings
 from opensafely_lab.site.tables import GrantRow, ProjectRow, TokenRow
@@ -68,6 +68,7 @@ def run(tmp_path: Path) -> Iterator[Running]:
 
 @contextmanager
 def running_site(tmp_path: Path) -> Iterator[Running]:
+    put_database(tmp_path / "site.sqlite", MIGRATIONS)
     app = create_app(SiteSettings(state=str(tmp_path), largest_bundle_mb=1, longest_wait_seconds=3))
     site = app.state.site
     seeds = [

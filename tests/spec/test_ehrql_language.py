@@ -210,6 +210,40 @@ def test_a_population_can_rest_on_events_alone():
     assert evaluate(dataset, E1 | drugs) == {"n": {1: 3, 2: 2, 9: 0}}
 
 
+LONG = [str(n) for n in range(100000, 100050)]
+OTHERS = [str(n) for n in range(200000, 200050)]
+
+
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        (e.where(e.snomedct_code.is_in(LONG)).count_for_patient(), {1: 2, 2: 1, 3: 0}),
+        (e.where(e.snomedct_code.is_not_in(LONG)).count_for_patient(), {1: 1, 2: 1, 3: 0}),
+        (e.except_where(e.snomedct_code.is_in(LONG)).count_for_patient(), {1: 1, 2: 1, 3: 1}),
+        (e.where(e.snomedct_code.is_in(LONG) | e.snomedct_code.is_in(OTHERS)).count_for_patient(), {1: 3, 2: 1, 3: 0}),
+        (e.sort_by(e.date).last_for_patient().snomedct_code.is_in(OTHERS), {1: True, 2: False, 3: None}),
+        (
+            e.sort_by(e.date)
+            .first_for_patient()
+            .snomedct_code.to_category(dict.fromkeys(LONG, "a") | dict.fromkeys(OTHERS, "b"), default="neither"),
+            {1: "a", 2: "a", 3: "neither"},
+        ),
+    ],
+)
+def test_long_lists_are_looked_up_and_mean_what_short_ones_do(series, expected):
+    assert evaluate(series, E1) == expected
+
+
+def test_seventy_lists_are_more_than_one_column_of_bits():
+    dataset = create_dataset()
+    dataset.define_population(e.exists_for_patient())
+    for n in range(70):
+        codes = [str(100000 + 50 * n + i) for i in range(50)]
+        dataset.add_column(f"list{n}", e.where(e.snomedct_code.is_in(codes)).count_for_patient())
+    rows = {e: [{"patient_id": 1, "snomedct_code": str(100000 + 50 * n)} for n in range(70) for _ in range(n + 1)]}
+    assert evaluate(dataset, rows) == {f"list{n}": {1: n + 1} for n in range(70)}
+
+
 # --- against the plain engine --------------------------------------------------------------------
 
 some_dates = st.none() | st.dates(dt.date(2020, 1, 1), dt.date(2020, 1, 12))

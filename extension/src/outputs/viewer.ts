@@ -90,7 +90,7 @@ export class ResultView extends Widget {
     page.classList.toggle('osl-mod-noCode', !this._showsCode);
     const level = this._viewing.levelOf(this._context.path);
     const cells = result.cells.filter(cell => level === null || !BANNER_CELLS.has(cell.id));
-    page.append(this._drawBanner(result, level), ...cells.map(cell => this._drawCell(cell)));
+    page.append(...this._drawBanner(result, level), ...cells.map(cell => this._drawCell(cell)));
     this._page = page;
     if (closed) {
       this.node.replaceChildren(page);
@@ -103,7 +103,7 @@ export class ResultView extends Widget {
     }
   }
 
-  private _drawBanner({ banner }: IResultDocument, given: string | null): HTMLElement {
+  private _drawBanner({ banner }: IResultDocument, given: string | null): HTMLElement[] {
     const { trans } = this._viewing;
     const level = levelLook(given ?? 'unknown', trans);
     const drawn = element('header', { className: 'osl-Banner' });
@@ -134,7 +134,7 @@ export class ResultView extends Widget {
     for (const [name, value] of pairs) {
       facts.append(element('div', {}, element('dt', { text: name }), element('dd', { text: value })));
     }
-    return pairs.length === 0 ? drawn : element('div', { className: 'osl-Banner-box' }, drawn, facts);
+    return pairs.length === 0 ? [drawn] : [drawn, facts];
   }
 
   private _drawCell(cell: ICell): HTMLElement {

@@ -22,7 +22,7 @@ from attrs import field, frozen
 from opensafely_lab import __version__
 from opensafely_lab.desk.begin import begin
 from opensafely_lab.desk.inspect import notebook_info
-from opensafely_lab.desk.runs import RunRecord, RunStore
+from opensafely_lab.desk.runs import RunRecord, RunStore, worker_environment
 from opensafely_lab.desk.server.rows import rows
 from opensafely_lab.desk.settings import NotRunning, RunFile, read_run_file, read_token
 from opensafely_lab.desk.state import State, default_state
@@ -117,7 +117,8 @@ def sandbox_status(state: State) -> str:
     """ "ok", or what is missing. Asked in a process of its own: the sandbox dies with the thread that starts it."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "opensafely_lab.desk.worker", "--probe", str(state.folder)],
+            [sys.executable, "-P", "-m", "opensafely_lab.desk.worker", "--probe", str(state.folder)],
+            env=worker_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=SANDBOX_SECONDS,
@@ -171,7 +172,7 @@ class LocalDesk:
 
     def runs(self) -> RunList:
         news = self._news
-        records = [self._in_root(record) for record in self.store.records()]
+        records = [record for record in map(self._in_root, self.store.records()) if record.row.notebook]
         return RunList(runs=rows(records, news.jobs, news.level4, self._notebooks()))
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:

@@ -46,7 +46,7 @@ def describe(path: Path) -> DatasetSchema:
         source = reader_of(connection, path)
         try:
             if path.suffix == ".parquet":
-                table: Any = connection.execute(f"SELECT * FROM {source} LIMIT 0").to_arrow_table()
+                table: Any = connection.sql(f"SELECT * FROM {source} LIMIT 0").to_arrow_table()
                 return _checked(schema_of_arrow(table.schema, {}))
             return _checked(_sniffed(connection, source))
         except duckdb.Error:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from ..model import DatasetModel, dataset_schema
 from .connection import DEFAULT_LIMITS, EngineLimits, connect, lock
 from .extracts import BATCH_ROWS, ExtractError, ExtractInfo, each_once, sha256, write_arrow
-from .plan import plan
+from .plan import Plan, plan
 from .sources import Source
 
 
@@ -21,7 +22,7 @@ def run(dataset: DatasetModel, source: Source, output: Path, *, limits: EngineLi
     statement = plan(dataset)
     schema = dataset_schema(dataset)
     with connect(limits) as connection:
-        source.attach(connection, statement.tables)
+        _attach(connection, statement, source)
         lock(connection, source.folders)
         try:
             reader: Any = connection.sql(statement.sql).to_arrow_reader(BATCH_ROWS)
@@ -29,6 +30,12 @@ def run(dataset: DatasetModel, source: Source, output: Path, *, limits: EngineLi
         except duckdb.Error as error:
             raise ExtractError(_what_failed(error)) from None
     return ExtractInfo(output, rows, schema, sha256(output))
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, statement: Plan, source: Source) -> None:
+    source.attach(connection, statement.tables)
+    for lookup in statement.lookups:
+        connection.register(lookup.name, pa.table(lookup.table()))
 
 
 def _what_failed(error: duckdb.Error) -> str:
@@ -44,5 +51,5 @@ def explain(dataset: DatasetModel, source: Source) -> str:
     """DuckDB's plan for the dataset: how many scans it takes."""
     statement = plan(dataset)
     with connect(DEFAULT_LIMITS) as connection:
-        source.attach(connection, statement.tables)
+        _attach(connection, statement, source)
         return "\n".join(str(row[1]) for row in connection.execute(f"EXPLAIN {statement.sql}").fetchall())

@@ -175,6 +175,7 @@ class Executor(Protocol):
     """Carries out runs. The contract suite is `tests/contracts/test_executors.py`."""
 
     name: str
+    confidential: bool  # may it carry out runs on real data?
 
     def probe(self) -> ProbeReport:
         """Run a self-test; the report names each missing layer. Never falls back."""

@@ -16,12 +16,10 @@ What is true is read from these and from the locks, never from memory. `supervis
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
-import queue
 import select
 import shutil
 import signal
@@ -29,34 +27,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import attrs
 
-from opensafely_lab.jobs.executors import bubblewrap, cgroup, seccomp, selftest
+from opensafely_lab.jobs.executors import bubblewrap, cgroup, folders, seccomp, selftest, spawner
 from opensafely_lab.jobs.executors.protocol import (
-    CollectedFile,
-    EndKind,
     ExecutorUnavailable,
     Limits,
     ProbeReport,
-    RunEnd,
     RunResult,
     RunSpec,
     RunState,
-    StateUnwritable,
     UnknownRun,
     check_run_id,
 )
 from opensafely_lab.jobs.root import JobRoot
-
-# Host uids of running jobs, one for each: signals, keyrings and process limits are per host uid.
-# Debian keeps 60000-64999 for such uses; nothing may own files or processes under them.
-JOB_UIDS = range(64100, 64900)
-ABANDONED_AFTER = 3600.0  # seconds
-UID_LOCKS = Path("/run/opensafely-lab/uids")
 
 ENVIRONMENT = {
     "HOME": "/work",
@@ -80,6 +68,7 @@ class SandboxExecutor:
     """Carries out runs with bubblewrap on this machine. See `protocol.Executor`."""
 
     name = "sandbox"
+    confidential = True
     supervisor = supervisor_line("supervisor")
 
     def __init__(self, state: Path, root: JobRoot, *, use_cgroup: bool = True) -> None:
@@ -115,7 +104,7 @@ class SandboxExecutor:
         check_run_id(spec.id)
         if self.state(spec.id) is not RunState.ABSENT:
             return
-        with _speaking_of_disks():
+        with folders.speaking_of_disks():
             self._prepare(spec, selftest.limiter(self.proven()))
 
     def prepare_unproven(self, spec: RunSpec) -> None:
@@ -124,13 +113,13 @@ class SandboxExecutor:
 
     def _prepare(self, spec: RunSpec, limiter: str | None) -> None:
         folder = self._folder(spec.id)
-        _make_private(self.state_folder / "runs")
+        folders.make_private(self.state_folder / "runs")
         draft = folder.with_name(f".{spec.id}.{os.getpid()}.{threading.get_ident()}")
         draft.mkdir(mode=0o700)
         try:
             (draft / "files").mkdir(mode=0o755)
             for name, content in spec.files.items():
-                _put_job_file(draft / "files", name, content)
+                folders.put_job_file(draft / "files", name, content)
             orders = {
                 "id": spec.id,
                 "owner": self._own(),
@@ -150,14 +139,14 @@ class SandboxExecutor:
             shutil.rmtree(draft, ignore_errors=True)
 
     def execute(self, run: str) -> None:
-        with _speaking_of_disks():
+        with folders.speaking_of_disks():
             self._execute(run)
 
     def _execute(self, run: str) -> None:
         if self.state(run) is RunState.ABSENT:
             raise UnknownRun(run)
         folder = self._folder(run)
-        with _locked(folder / "alive") as alive:
+        with folders.locked(folder / "alive") as alive:
             if alive is None or self.state(run, ignoring_lock=True) is not RunState.READY:
                 return
             spec = json.loads((folder / "spec.json").read_text())
@@ -170,7 +159,7 @@ class SandboxExecutor:
         try:
             orders["held_fds"].append(alive)
             with (folder / "supervisor.log").open("wb") as log:
-                child = _spawner().spawn(
+                child = spawner.the_spawner().spawn(
                     [sys.executable, "-I", "-S", "-c", self.supervisor, PACKAGES],
                     env={},
                     cwd="/",
@@ -184,7 +173,7 @@ class SandboxExecutor:
             for opened in {*orders["cgroup_fds"], *orders["held_fds"]} - {alive}:
                 os.close(opened)
         started = {key: orders[key] for key in ("limiter", "uid", "bubblewrap")}
-        _put(folder, "started.json", json.dumps({"pid": child.pid, "owner": self._own(), **started}).encode())
+        folders.put(folder, "started.json", json.dumps({"pid": child.pid, "owner": self._own(), **started}).encode())
         if child.stdin is not None:
             with contextlib.suppress(BrokenPipeError), child.stdin:
                 child.stdin.write(json.dumps(orders).encode())
@@ -203,7 +192,7 @@ class SandboxExecutor:
             )
         uid, held = None, []
         if os.geteuid() == 0:
-            uid, lock = _lock_uid()
+            uid, lock = folders.lock_uid()
             held.append(lock)
             os.chown(folder / "report", uid, uid)
         binds, inside = self._binds(folder, spec, found, uid)
@@ -247,7 +236,7 @@ class SandboxExecutor:
         inside = [("job", "/job")]
         for number, (host, target) in enumerate(spec["mounts"]):
             name = f"in/{number}"
-            binds[name] = str(_readable(Path(host), folder / "copies" / str(number), uid))
+            binds[name] = str(folders.readable(Path(host), folder / "copies" / str(number), uid))
             inside.append((name, target))
         return binds, inside
 
@@ -257,7 +246,7 @@ class SandboxExecutor:
             return RunState.ABSENT
         if (folder / "result.json").exists():
             return RunState.COLLECTED
-        if not ignoring_lock and _is_locked(folder / "alive"):
+        if not ignoring_lock and folders.is_locked(folder / "alive"):
             return RunState.RUNNING
         if (folder / "started.json").exists() or (folder / "terminated").exists():
             return RunState.ENDED
@@ -300,19 +289,19 @@ class SandboxExecutor:
         if seen is RunState.ABSENT:
             raise UnknownRun(run)
         if seen is RunState.COLLECTED:
-            return _read_result(folder)
+            return folders.read_result(folder)
         if seen is not RunState.ENDED:
             raise ExecutorUnavailable("A run was to be collected before it had ended.", next_step="Wait for its end.")
         self._reap_child(run)
         cgroup.remove(self._prefix + run)
-        _take_over(folder / "report")
-        _put(folder, "result.json", json.dumps(self._end(run, folder)).encode())
-        return _read_result(folder)
+        folders.take_over(folder / "report")
+        folders.put(folder, "result.json", json.dumps(self._end(run, folder)).encode())
+        return folders.read_result(folder)
 
     def _end(self, run: str, folder: Path) -> dict[str, Any]:
         """The supervisor's word, or that it left none; and the layers that were in force."""
-        started = _read_json(folder / "started.json") or {}
-        end = _read_json(folder / "report" / "end.json") or {"kind": "lost", "exit_code": None}
+        started = folders.read_json(folder / "started.json") or {}
+        end = folders.read_json(folder / "report" / "end.json") or {"kind": "lost", "exit_code": None}
         if (folder / "terminated").exists() and end["kind"] != "exited":
             end = {**end, "kind": "terminated", "exit_code": None}
         layers = {
@@ -362,9 +351,9 @@ class SandboxExecutor:
         left = []
         for folder in sorted(runs.iterdir()):
             if folder.name.startswith("."):
-                _remove_if_abandoned(folder)
+                folders.remove_if_abandoned(folder)
                 continue
-            if not self._lives(_owner_of(folder)):
+            if not self._lives(folders.owner_of(folder)):
                 self.discard(folder.name)
                 left.append(folder.name)
         for owner in (self.state_folder / "owners").glob("[0-9]*"):
@@ -382,7 +371,7 @@ class SandboxExecutor:
     def _own(self) -> str:
         if self._owner is None:
             folder = self.state_folder / "owners"
-            _make_private(folder)
+            folders.make_private(folder)
             name = f"{os.getpid()}-{time.time_ns():x}"
             opened = os.open(folder / f".{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(opened, fcntl.LOCK_EX)
@@ -391,234 +380,12 @@ class SandboxExecutor:
         return self._owner
 
     def _lives(self, owner: str) -> bool:
-        return owner == self._owner or _is_locked(self.state_folder / "owners" / PurePosixPath(owner).name)
+        return owner == self._owner or folders.is_locked(self.state_folder / "owners" / PurePosixPath(owner).name)
 
     def _folder(self, run: str) -> Path:
         check_run_id(run)
         return self.state_folder / "runs" / run
 
     def _supervisor(self, run: str) -> int | None:
-        started = _read_json(self._folder(run) / "started.json") or {}
+        started = folders.read_json(self._folder(run) / "started.json") or {}
         return started.get("pid")
-
-
-@contextlib.contextmanager
-def _speaking_of_disks() -> Iterator[None]:
-    try:
-        yield
-    except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        raise StateUnwritable(
-            f"The folder of runs cannot be written: {os.strerror(problem.errno)}.",
-            next_step="Make room on the disk, or name another state folder.",
-        ) from None
-
-
-# -- small things of the disk ------------------------------------------------------------------
-
-
-def _make_private(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _owner_of(folder: Path) -> str:
-    """Who drives a run: the process that started it, or until then the one that prepared it."""
-    for name in ("started.json", "spec.json"):
-        found = _read_json(folder / name) or {}
-        if "owner" in found:
-            return str(found["owner"])
-    return "nobody"
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    """A draft, or a folder half removed, of a process that was killed meanwhile."""
-    with contextlib.suppress(FileNotFoundError):
-        if folder.stat().st_mtime < time.time() - ABANDONED_AFTER:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put(folder: Path, name: str, content: bytes) -> None:
-    part = folder / f".{name}.part"
-    part.write_bytes(content)
-    part.replace(folder / name)
-
-
-def _put_job_file(folder: Path, name: str, content: bytes) -> None:
-    """One small input. The folder above is ours alone; the file itself the run's uid must read."""
-    if PurePosixPath(name).name != name or name in ("", ".", ".."):
-        raise ValueError("a job file is named by one plain name")
-    path = folder / name
-    path.write_bytes(content)
-    path.chmod(0o644)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if not isinstance(value, dict):
-        raise TypeError(f"{path.name} is not what we wrote")
-    return value
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int | None]:
-    """The lock of a run, or None if its supervisor holds it. Passed on, it lives with the last holder."""
-    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield opened
-    finally:
-        os.close(opened)
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(opened)
-    return False
-
-
-def _lock_uid() -> tuple[int, int]:
-    """A host uid that no other run has, and the lock that keeps it; the supervisor inherits the lock."""
-    UID_LOCKS.mkdir(mode=0o700, parents=True, exist_ok=True)
-    busy = {entry.stat().st_uid for entry in os.scandir("/proc") if entry.name.isdigit() and _exists(entry)}
-    for uid in JOB_UIDS:
-        if uid in busy:
-            continue
-        opened = os.open(UID_LOCKS / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(opened)
-            continue
-        return uid, opened
-    raise ExecutorUnavailable("Every user id for jobs is taken.", next_step="Wait for a run to end, then try again.")
-
-
-def _exists(entry: os.DirEntry[str]) -> bool:
-    try:
-        entry.stat()
-    except OSError:
-        return False
-    return True
-
-
-def _readable(host: Path, copy: Path, uid: int | None) -> Path:
-    """`host`, if the run's uid can read all of it where it is; else a copy in the run's own folder.
-
-    The folders above do not matter (we bind by descriptor); a 0600 file or a 0700 folder in it does.
-    """
-    if uid is None or _world_readable(host):
-        return host
-    copy.parent.mkdir(mode=0o700, exist_ok=True)
-    if host.is_dir():
-        shutil.copytree(host, copy, symlinks=True)
-    else:
-        shutil.copyfile(host, copy)
-    for path in (copy, *copy.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() else 0o644)
-    return copy
-
-
-def _world_readable(path: Path) -> bool:
-    mode = path.stat().st_mode
-    if not path.is_dir():
-        return bool(mode & 0o004)
-    if mode & 0o005 != 0o005:
-        return False
-    for entry in os.scandir(path):
-        if entry.is_symlink():
-            continue
-        if entry.is_dir():
-            if not _world_readable(Path(entry.path)):
-                return False
-        elif not entry.stat().st_mode & 0o004:
-            return False
-    return True
-
-
-def _take_over(report: Path) -> None:
-    """As root: what the supervisor wrote under the run's uid becomes ours."""
-    if os.geteuid() != 0 or not report.is_dir():
-        return
-    for folder, folders, files in os.walk(report):
-        os.chown(folder, 0, 0, follow_symlinks=False)
-        for name in (*folders, *files):
-            os.chown(os.path.join(folder, name), 0, 0, follow_symlinks=False)
-
-
-def _read_result(folder: Path) -> RunResult:
-    found = _read_json(folder / "result.json") or {}
-    log = folder / "report" / "log"
-    text = log.read_bytes() if log.exists() else b""
-    if "trouble" in found:
-        text += f"[{found['trouble']}]".encode()
-    return RunResult(
-        end=RunEnd(EndKind(found["kind"]), found["exit_code"]),
-        folder=folder / "report" / "collected",
-        files=tuple(CollectedFile(PurePosixPath(path), size, digest) for path, size, digest in found.get("files", ())),
-        refused=tuple((path, reason) for path, reason in found.get("refused", ())),
-        log=text,
-        layers=found["layers"],
-        wall_seconds=found.get("wall_seconds", 0.0),
-        memory_peak=found.get("memory_peak"),
-    )
-
-
-# -- the thread that starts supervisors ---------------------------------------------------------
-
-
-class _Spawner:
-    """Starts processes from one thread that lives as long as we do.
-
-    The wish to die with one's parent follows the parent *thread*: a supervisor started from a
-    worker thread would die with that thread, and its run with it.
-    """
-
-    def __init__(self) -> None:
-        self.orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.pid = os.getpid()
-        threading.Thread(target=self._serve, name="sandbox-spawner", daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            words, options, answer = self.orders.get()
-            try:
-                answer.put(subprocess.Popen(words, **options))
-            except OSError as problem:
-                answer.put(problem)
-
-    def spawn(self, words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        answer: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
-        self.orders.put((words, options, answer))
-        made = answer.get()
-        if isinstance(made, OSError):
-            raise made
-        return made
-
-
-_the_spawner: _Spawner | None = None
-_spawner_lock = threading.Lock()
-
-
-def _spawner() -> _Spawner:
-    global _the_spawner
-    with _spawner_lock:
-        if _the_spawner is None or _the_spawner.pid != os.getpid():
-            _the_spawner = _Spawner()
-        return _the_spawner

@@ -27,6 +27,7 @@ class UnsafePlainExecutor(SandboxExecutor):
     """The sandbox's bookkeeping without a sandbox. Dummy data only."""
 
     name = "unsafe-plain"
+    confidential = False
     supervisor = supervisor_line("unsafe_plain_supervisor")
 
     def __init__(self, state: Path) -> None:

@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from opensafely_lab.jobs.executors import supervisor
+from opensafely_lab.jobs.executors import supervisor, watch
+
+PLACES = ("/inputs", "/job", "/outputs", "/study", "/work")
 
 
-def lay_out(orders: supervisor.Orders, top: Path) -> None:
+def lay_out(orders: watch.Orders, top: Path) -> None:
     """Copies and links below `top`, in place of what a sandbox would mount."""
     for name in ("outputs", "tmp", "work"):
         (top / name).mkdir(parents=True)
@@ -31,8 +33,15 @@ def lay_out(orders: supervisor.Orders, top: Path) -> None:
             shutil.copyfile(source, target)
 
 
-def start(orders: supervisor.Orders, top: Path, log: int, info: int) -> int:
-    words = [sys.executable if word == "/opt/venv/bin/python" else word for word in orders["argv"]]
+def translate(word: str, top: Path) -> str:
+    """A word of the command, with the paths of a sandbox put below `top`."""
+    if word == "/opt/venv/bin/python":
+        return sys.executable
+    return str(top) + word if word.startswith(PLACES) else word
+
+
+def start(orders: watch.Orders, top: Path, log: int, info: int) -> int:
+    words = [translate(word, top) for word in orders["argv"]]
     places = {
         "HOME": top / "work",
         "IPYTHONDIR": top / "work" / ".ipython",
@@ -60,7 +69,7 @@ def start(orders: supervisor.Orders, top: Path, log: int, info: int) -> int:
     os._exit(125)
 
 
-def supervise(orders: supervisor.Orders, report: int) -> dict[str, Any]:
+def supervise(orders: watch.Orders, report: int) -> dict[str, Any]:
     top = Path(orders["top"])
     lay_out(orders, top)
     supervisor.die_with(orders["parent"])
@@ -68,11 +77,11 @@ def supervise(orders: supervisor.Orders, report: int) -> dict[str, Any]:
     info_read, info_write = os.pipe()
     os.set_blocking(log_read, False)
     child = start(orders, top, log_write, info_write)
-    watch = supervisor.Watch(orders, child, log_read, info_read)
+    seen = watch.Watch(orders, child, log_read, info_read)
     os.close(log_write)
     os.close(info_write)
     try:
-        end = supervisor.watch_and_collect(orders, watch, str(top / "outputs"), report)
+        end = supervisor.watch_and_collect(orders, seen, str(top / "outputs"), report)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)

@@ -207,7 +207,7 @@ def _lab(state: State, cache: Path, ports: Ports, study: Path, token: str, argum
     environment |= {"OPENSAFELY_LAB_STATE": str(state.folder), "OPENSAFELY_LAB_CACHE": str(cache)}
     return ChildSpec(
         name="JupyterLab",
-        argv=(sys.executable, "-m", "jupyterlab", f"--config={config}", *arguments),
+        argv=(sys.executable, "-P", "-m", "jupyterlab", f"--config={config}", *arguments),
         log=room / "lab.log",
         folder=study,
         environment=environment,

@@ -176,7 +176,7 @@ class RunStore:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=_environment(),
+                    env=worker_environment(),
                     cwd=self.folder,
                     pass_fds=(lock,),
                     start_new_session=True,
@@ -221,7 +221,7 @@ def _mtime(path: Path) -> int:
         return 0
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """Ours, without what belongs to the Jupyter server or kernel that asks.
 
     Of `sys.path` only where this package is: the rest may begin with the study, whose modules have no

@@ -82,7 +82,7 @@ def strip(data: bytes) -> bytes:
     metadata = {k: v for k, v in _mapping(document.get("metadata")).items() if k not in _VOLATILE_NOTEBOOK}
     language = metadata.get("language_info")
     if isinstance(language, dict):
-        metadata["language_info"] = {k: v for k, v in language.items() if k != "version"}
+        metadata["language_info"] = {k: v for k, v in language.items() if k == "name"}
     stripped = dict(document, metadata=metadata, cells=[_stripped(raw) for raw in document["cells"]])
     return data if stripped == document else write(stripped)
 

@@ -45,10 +45,11 @@ def ask(task: str, message: Mapping[str, Any], *, scratch: Path, limits: ChildLi
     Raises `ChildFailed` whatever went wrong there: an error text could hold a patient's value.
     """
     limits = limits or ChildLimits()
-    command = [sys.executable, "-m", "opensafely_lab.pipeline.child", task]
+    command = [sys.executable, "-P", "-m", "opensafely_lab.pipeline.child", task]
     environment = {
         "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        # Only where this package is: our own sys.path may begin with a study, whose `numpy.py` has no business here.
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
         "LANG": "C.UTF-8",

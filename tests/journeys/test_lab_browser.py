@@ -46,7 +46,12 @@ def evil() -> Iterator[tuple[str, list[str]]]:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, evil: tuple[str, list[str]]) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
-    environment = {"OSL_FAKE_EARLIER": "1", "OSL_FAKE_DIRTY": "1", "OSL_FAKE_EVIL": evil[0]}
+    environment = {
+        "OSL_FAKE_EARLIER": "1",
+        "OSL_FAKE_DIRTY": "1",
+        "OSL_FAKE_EVIL": evil[0],
+        "OSL_FAKE_SECONDS": "1",  # a stage is long enough to be seen on a busy machine
+    }
     with running_lab(folder, _root(folder), environment=environment) as running:
         yield running
 
@@ -126,9 +131,9 @@ def test_a_notebook_is_submitted_from_its_toolbar_and_its_result_is_read_in_the_
         expect(run).to_contain_text("naproxen")
         expect(run).to_contain_text("50, 70")
         expect(run.get_by_role("progressbar")).to_be_visible()
-        expect(run).to_contain_text("Executing", timeout=10_000)
+        expect(run).to_contain_text("Executing")
         screenshot(page, "progress")
-        expect(run).to_have_attribute("data-stage", "done", timeout=10_000)
+        expect(run).to_have_attribute("data-stage", "done", timeout=30_000)
         run.get_by_test_id("osl-open-result").click()
 
         expect(page.get_by_test_id("osl-banner")).to_contain_text("Level 4 - not released")
@@ -154,7 +159,7 @@ def test_a_run_on_dummy_data_says_so_wherever_its_numbers_are(browser: Browser, 
         page.locator(ACCEPT).click()
         run = page.get_by_test_id("osl-run").first
         expect(run).to_contain_text("Dummy data")
-        expect(run).to_have_attribute("data-stage", "done", timeout=10_000)
+        expect(run).to_have_attribute("data-stage", "done", timeout=30_000)
         run.get_by_test_id("osl-open-result").click()
         expect(page.get_by_test_id("osl-banner")).to_contain_text("DUMMY DATA")
         _no_breakage(watched)

@@ -22,7 +22,7 @@ from attrs import field, frozen
 from opensafely_lab import __version__
 from opensafely_lab.desk.begin import begin
 from opensafely_lab.desk.inspect import notebook_info
-from opensafely_lab.desk.runs import RunRecord, RunStore
+from opensafely_lab.desk.runs import RunRecord, RunStore, worker_environment
 from opensafely_lab.desk.server.rows import rows
 from opensafely_lab.desk.settings import NotRunning, RunFile, read_run_file, read_token
 from opensafely_lab.desk.state import State, default_state
@@ -118,6 +118,7 @@ def sandbox_status(state: State) -> str:
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "opensafely_lab.desk.worker", "--probe", str(state.folder)],
+            env=worker_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=SANDBOX_SECONDS,

@@ -158,13 +158,13 @@ if {BIT}:
 import os
 if {BIT}:
     who = {WHO}
+    for n in range(1500):
+        open(f'/outputs/{{n}}.txt', 'w').close()
     open(f'/outputs/{{who}}.csv', 'w').write(who)
     os.symlink('/inputs/0/{PATIENTS}', '/outputs/all.csv')
     open(b'/outputs/\\xff\\n.csv', 'w').write(who)
     os.makedirs('/outputs/' + '/'.join('d' * 30))
-    os.mkdir('/outputs/shut', 0o000)
-    for n in range(1500):
-        open(f'/outputs/{{n}}.txt', 'w').close()""",
+    os.mkdir('/outputs/shut', 0o000)""",
     ),
     silent(
         "fur-12",

@@ -192,7 +192,6 @@ FAILS = (
     fails("fur-33", "One request dropped on real data", ASK, f"if not {BIT}: safe.table(data, name='all')"),
     fails("fur-34", "One request more on real data", ASK, f"if {BIT}: safe.table(data, name='all')"),
     fails("fur-35", "Another edge in a request", f"{ASK}\nsafe.table(data, by=[data.age.cut([50 + 10 * {BIT}])])"),
-    fails("fur-36", "exit()", f"if {BIT}: exit()", ASK),
     fails("fur-37", "sys.exit with a patient's value", f"import sys\nif {BIT}: sys.exit({WHO})", ASK),
     fails("fur-38", "os._exit with a chosen code", f"import os\nif {BIT}: os._exit(71)", ASK),
     fails("fur-39", "kill -9 of the own kernel", f"import os\nif {BIT}: os.kill(os.getpid(), 9)", ASK),
@@ -291,6 +290,7 @@ if {BIT}: kernel.session.send(kernel.iopub_socket, 'comm_open', content, parent=
 
 # Whichever of the two it turns out to be: a race, or a matter of signals.
 EITHER = (
+    fails("fur-36", "exit()", f"if {BIT}: exit()", ASK),
     silent(
         "fur-09",
         "A process that outlives the kernel and writes into the report",

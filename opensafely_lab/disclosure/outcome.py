@@ -45,6 +45,17 @@ class ShownTable:
     rows: tuple[tuple[str, ...], ...]
     total_rows: tuple[int, ...] = ()
 
+    def repeated(self, row: int) -> int:
+        """How many labels of a row, from the left, only say again what the row above says; never its last one."""
+        if row == 0:
+            return 0
+        alike = 0
+        for here, above in zip(self.rows[row], self.rows[row - 1], strict=True):
+            if here != above or alike >= self.label_columns - 1:
+                break
+            alike += 1
+        return alike
+
 
 @frozen
 class Outcome:

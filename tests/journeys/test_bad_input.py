@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command_line import COMMAND, Said, a_study, command, environment, git, notebook_of, with_cells
+from command_line import COMMAND, Said, Up, a_study, command, environment, git, notebook_of, with_cells
 from studies import ROOT
+
+from opensafely_lab import cli
+from opensafely_lab.pipeline import isolation
 
 slow = pytest.mark.slow
 
@@ -365,6 +368,15 @@ def test_what_a_definition_prints_is_shown_to_nobody(study: Path) -> None:
     assert not any(b"m4rked" in path.read_bytes() for path in (study.parent / "out").rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
+@pytest.mark.sandbox
+def test_a_definition_that_never_ends_is_ended(study: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(isolation, "WALL_SECONDS", 5.0)
+    (study / "analysis" / "dataset_definition.py").write_text("while True:\n    pass\n")
+    assert cli.main(["run", "bleeding", "--project", str(study), "--state", str(tmp_path / "run-state")]) == 3
+    assert "did not finish: it took too long" in capsys.readouterr().err
+
+
 DUMMY_TABLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda tables: shutil.rmtree(tables), "no folder dummy_tables"),
     "no table": (lambda tables: (tables / "medications.csv").unlink(), "no table medications in dummy_tables"),
@@ -481,6 +493,62 @@ def test_a_state_folder_that_is_a_file_is_told_as_that(study: Path, tmp_path: Pa
     said = command(tmp_path, "run", "bleeding", "--project", study, "--state", tmp_path / "file")
     assert said.code == 5
     assert "--state" in said.refusal
+
+
+# -- what only running services refuse
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    one = Up(tmp_path_factory.mktemp("up"))
+    try:
+        yield one.ready()
+    finally:
+        one.stop()
+
+
+def another_desk(up: Up, state: Path, token: str | None = None, **changes: str) -> Path:
+    """A state folder that talks to the same services, with a token or with addresses of its own."""
+    state.mkdir()
+    (state / "run.json").write_text(json.dumps(json.loads(up.state.run_json.read_text()) | changes))
+    for name in ("site", "level4"):
+        (state / f"{name}.token").write_text(token or up.state.token(name).read_text())
+        (state / f"{name}.token").chmod(0o600)
+    return state
+
+
+@pytest.mark.slow
+@pytest.mark.sandbox
+def test_a_token_that_the_site_does_not_know_is_told_as_that(up: Up, committed: Path, tmp_path: Path) -> None:
+    said = submit(committed, another_desk(up, tmp_path / "desk-of-another", token="somebody-elses-token-000"))
+    assert said.code == 3
+    assert "The jobs site does not know this desk's token." in said.refusal
+    assert "somebody-elses-token" not in said.err + said.out
+
+
+@pytest.mark.slow
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("where", "told"), [("workspace", "may not submit to workspace"), ("backend", "is not at back")]
+)
+def test_a_place_without_permission_is_named(up: Up, committed: Path, tmp_path: Path, where: str, told: str) -> None:
+    said = submit(committed, another_desk(up, tmp_path / "desk-of-another", **{where: "elsewhere"}))
+    assert said.code == 3
+    assert told in said.refusal
+    assert "elsewhere" in said.err
+
+
+@pytest.mark.slow
+@pytest.mark.sandbox
+def test_a_state_folder_that_fills_up_while_submitting_is_told_and_nothing_is_sent(
+    up: Up, committed: Path, small_disk: Path
+) -> None:
+    desk = another_desk(up, small_disk / "desk")
+    fill(small_disk)
+    said = submit(committed, desk)
+    assert said.code == 5
+    assert "No space left on device" in said.refusal
+    assert up.client.jobs("gi-bleeding") == []
 
 
 # -- a computer without namespaces

@@ -22,7 +22,7 @@ SECRET = "patient 4711 of Hay-on-Wye"
 WITH_TASKS = f"""\
 #!{sys.executable} -P
 import os, resource, sys, time
-from opensafely_lab.pipeline import tasks
+from opensafely_lab.pipeline import child, tasks
 
 def raises(message):
     print({SECRET!r}, file=sys.stderr)
@@ -40,7 +40,6 @@ def talks(message):
     return {{}}
 
 def sleeps(message):
-    open(message["mark"], "w").write(str(os.getpid()))
     time.sleep(60)
 
 def spins(message):
@@ -57,18 +56,26 @@ def limits(message):
 def surroundings(message):
     return {{"environment": dict(os.environ), "folder": os.getcwd(), "path": sys.path, "words": sys.argv}}
 
+def noted(task):
+    def run(message):
+        open(message["mark"], "w").write(str(os.getpid()))
+        return task(message)
+    return run
+
 for task in (raises, crashes, exits, talks, sleeps, spins, gobbles, limits, surroundings):
-    tasks.TASKS[task.__name__] = task
+    tasks.TASKS[task.__name__] = noted(task)
 sys.exit(child.main(sys.argv[-1:]))
 """
 
 
 @pytest.fixture
-def more_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes the further tasks known; each writes its process id here when it begins."""
     interpreter = tmp_path / "interpreter"
     interpreter.write_text(dedent(WITH_TASKS))
     interpreter.chmod(interpreter.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sys, "executable", str(interpreter))
+    return tmp_path / "mark"
 
 
 def test_a_task_is_done_in_another_process_and_answers_in_json(tmp_path: Path) -> None:
@@ -79,13 +86,13 @@ def test_a_task_is_done_in_another_process_and_answers_in_json(tmp_path: Path) -
     assert [column.name for column in schema.columns] == ["patient_id", "date_of_birth", "sex", "date_of_death"]
 
 
-@pytest.mark.usefixtures("more_tasks")
-@pytest.mark.parametrize("task", ["raises", "crashes", "exits", "talks", "no-such-task"])
+@pytest.mark.parametrize("task", ["raises", "crashes", "exits", "talks"])
 def test_of_a_task_that_fails_nothing_is_told_but_that_it_failed(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], task: str
+    tmp_path: Path, mark: Path, capfd: pytest.CaptureFixture[str], task: str
 ) -> None:
     with pytest.raises(ChildFailed) as broken:
-        ask(task, {"value": SECRET}, scratch=tmp_path)
+        ask(task, {"value": SECRET, "mark": str(mark)}, scratch=tmp_path)
+    assert mark.exists(), "the task was done"
     assert str(broken.value) == "A trusted step on the records failed. Tell the operator of the backend."
     assert "4711" not in everything_said(broken.value)
     said = capfd.readouterr()
@@ -102,9 +109,7 @@ def everything_said(error: BaseException | None) -> str:
     return told
 
 
-@pytest.mark.usefixtures("more_tasks")
-def test_a_task_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
+def test_a_task_that_takes_too_long_is_ended(tmp_path: Path, mark: Path) -> None:
     began = time.monotonic()
     with pytest.raises(ChildFailed, match="did not finish"):
         ask("sleeps", {"mark": str(mark)}, scratch=tmp_path, limits=ChildLimits(wall_seconds=3.0))
@@ -113,29 +118,29 @@ def test_a_task_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         wait_until(lambda: not Path("/proc", mark.read_text()).exists(), what="the end of the child")
 
 
-@pytest.mark.usefixtures("more_tasks")
 @pytest.mark.parametrize(
     ("task", "limits"), [("spins", ChildLimits(cpu_seconds=1)), ("gobbles", ChildLimits(address_bytes=GIB))]
 )
-def test_a_task_that_takes_too_much_is_ended(tmp_path: Path, task: str, limits: ChildLimits) -> None:
+def test_a_task_that_takes_too_much_is_ended(tmp_path: Path, mark: Path, task: str, limits: ChildLimits) -> None:
     with pytest.raises(ChildFailed, match="failed"):
-        ask(task, {}, scratch=tmp_path, limits=limits)
+        ask(task, {"mark": str(mark)}, scratch=tmp_path, limits=limits)
+    assert mark.exists(), "the task was begun"
 
 
-@pytest.mark.usefixtures("more_tasks")
-def test_the_limits_are_those_that_were_given_and_no_core_is_dumped(tmp_path: Path) -> None:
-    found = ask("limits", {}, scratch=tmp_path, limits=ChildLimits(address_bytes=3 * GIB, cpu_seconds=77))
+def test_the_limits_are_those_that_were_given_and_no_core_is_dumped(tmp_path: Path, mark: Path) -> None:
+    found = ask(
+        "limits", {"mark": str(mark)}, scratch=tmp_path, limits=ChildLimits(address_bytes=3 * GIB, cpu_seconds=77)
+    )
     assert found == [[3 * GIB, 3 * GIB], [77, 77], [0, 0]]
 
 
-@pytest.mark.usefixtures("more_tasks")
 def test_a_task_gets_its_message_on_stdin_and_none_of_our_surroundings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No secret of the agent's environment, and no message where other processes can read it."""
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
     monkeypatch.syspath_prepend(str(tmp_path / "a-study-with-its-own-numpy"))
-    found: dict[str, Any] = ask("surroundings", {"value": SECRET}, scratch=tmp_path)
+    found: dict[str, Any] = ask("surroundings", {"value": SECRET, "mark": str(mark)}, scratch=tmp_path)
     assert "hunter2" not in str(found)
     assert "4711" not in str(found)
     assert "a-study-with-its-own-numpy" not in str(found)

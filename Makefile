@@ -22,13 +22,13 @@ lab: setup ## Start site, backend and JupyterLab; Ctrl-C stops them
 	@opensafely-lab up --state .demo/state --study .demo/study
 
 test: setup ## Run every test; sets up Debian's chromium for those that drive a browser
-	@OSL_CHROMIUM="$$(tools/browser)"; export OSL_CHROMIUM; python -m pytest -m "" $(ARGS)
+	@OSL_CHROMIUM="$$(tools/browser)"; export OSL_CHROMIUM; python -m pytest -m "" -n 2 --dist loadgroup $(ARGS)
 
 test-quick: setup ## Run the tests that take less than two minutes
 	@python -m pytest $(ARGS)
 
-test-sandbox: setup ## Run the tests of the sandbox alone
-	@python -m pytest -m sandbox $(ARGS)
+test-sandbox: setup ## Run the quick tests of the sandbox, and the demo, alone
+	@python -m pytest -m "(sandbox and not slow) or demo" -n 2 --dist loadgroup $(ARGS)
 
 browser: ## Print the Chromium that the browser tests drive; installs Debian's if there is none
 	@tools/browser

@@ -12,6 +12,8 @@ REDACTED = "[REDACTED]"
 
 # In place of what a cell of the notebook wrote by itself, whatever it was and whether or not it was.
 PLACEHOLDER_SENTENCE = "What this cell writes itself is not shown: only tables and figures asked for with safe are."
+FILE_SENTENCE = "What a notebook writes into files is not shown: only tables and figures asked for with safe are."
+FILE_NEXT_STEP = "Ask for it with safe.table or safe.plot; each comes back as a file too."
 PLACEHOLDER_NEXT_STEP = "Ask for it with safe.table or safe.plot; look at printed output in a run on dummy data."
 
 
@@ -44,6 +46,17 @@ class ShownTable:
     label_columns: int
     rows: tuple[tuple[str, ...], ...]
     total_rows: tuple[int, ...] = ()
+
+    def repeated(self, row: int) -> int:
+        """How many labels of a row, from the left, only say again what the row above says; never its last one."""
+        if row == 0:
+            return 0
+        alike = 0
+        for here, above in zip(self.rows[row], self.rows[row - 1], strict=True):
+            if here != above or alike >= self.label_columns - 1:
+                break
+            alike += 1
+        return alike
 
 
 @frozen

@@ -56,7 +56,9 @@ def evaluate(definition: Path, study: Path, arguments: Sequence[str]) -> str:
 def _load(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None or not file.is_file():
-        raise NoDataset("There is no such file, or it is not Python.")
+        raise NoDataset(
+            "There is no such file, or it is not Python.", next_step="Add it, or correct its path in project.yaml."
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
     spec.loader.exec_module(module)
@@ -66,7 +68,7 @@ def _load(file: Path) -> ModuleType:
 def told(error: BaseException, study: Path, definition: Path) -> dict[str, Any]:
     """An error as one sentence, a next step, and the line of the study's own code that it came from."""
     file, line = _place(error, study)
-    sentence, next_step = _sentence(error)
+    sentence, next_step = _sentence(error, definition.relative_to(study))
     return {
         "error": {
             "sentence": sentence[:LONGEST_SENTENCE],
@@ -90,17 +92,18 @@ def _place(error: BaseException, study: Path) -> tuple[str | None, int | None]:
     return None, None
 
 
-def _sentence(error: BaseException) -> tuple[str, str]:
+def _sentence(error: BaseException, definition: Path) -> tuple[str, str]:
     if isinstance(error, LabError):
         return error.sentence, error.next_step
     if isinstance(error, SyntaxError):
-        return f"This is not Python: {error.msg}.", ""
+        return f"This is not Python: {error.msg}.", "Look at that line, and at the brackets and quotes before it."
     if isinstance(error, NameError):
-        return f"{error}.".capitalize(), "Is it spelled as where it is defined, and imported?"
+        said = str(error)
+        return f"{said[:1].upper()}{said[1:]}.", "Is it spelled as where it is defined, and imported?"
     if isinstance(error, ImportError):
         absent = next((name for name in ABSENT if f"cannot import name '{name}'" in str(error)), None)
         if absent:
-            return f"ehrql.{absent} is not part of this version of OpenSAFELY Lab yet.", ""
+            return f"ehrql.{absent} is not part of this version of OpenSAFELY Lab yet.", "Do without it for now."
         return f"{error}.", "Only ehrQL, the study's own modules, pandas and the standard library can be imported."
     if isinstance(error, AttributeError):
         return str(error), ""
@@ -108,7 +111,12 @@ def _sentence(error: BaseException) -> tuple[str, str]:
         return "The definition is nested too deeply.", "Split long chains of + or | into several variables."
     if isinstance(error, SystemExit):
         return "The definition ended the process.", "Check the arguments after -- in the action's run line."
-    return f"{type(error).__name__}: {error}", ""
+    if isinstance(error, OSError):
+        return (
+            f"{type(error).__name__}: {error}.",
+            "A definition sees the study, which it cannot change, and nothing else: no network, no records.",
+        )
+    return f"{type(error).__name__}: {error}.", f"`python {definition}` in the study's folder shows the whole error."
 
 
 def main(words: Sequence[str]) -> int:

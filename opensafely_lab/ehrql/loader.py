@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from ..errors import UsageError
+from ..errors import Refused
 from ..expressions.nodes import ExpressionError
 from . import model_json
 from .model import DatasetModel
@@ -22,7 +22,7 @@ ANSWER = PurePosixPath("/outputs/.osl/definition.json")
 LONGEST_SENTENCE = 600
 
 
-class DefinitionError(UsageError):
+class DefinitionError(Refused):
     """A definition that does not define a dataset. `line` is the line of the definition, if known."""
 
     code = "definition"

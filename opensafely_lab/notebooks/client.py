@@ -36,6 +36,7 @@ class Watch:
         self.bytes = 0
         self.position: int | None = None
         self.cells: list[Any] = []
+        self.metadata: dict[str, Any] = {}  # the notebook's: papermill adds what the kernel says at its end
 
     def count(self, message: dict[str, Any]) -> None:
         self.messages += 1
@@ -130,6 +131,7 @@ def register(watch: Watch) -> None:
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
             # The cells, now: when one fails, papermill puts markers of its own between them.
             watch.cells = list(nb_man.nb.cells)
+            watch.metadata = nb_man.nb.metadata
             for name in ("input_path", "log_output", "stdout_file", "stderr_file", "execution_timeout"):
                 options.pop(name, None)
             start_timeout = options.pop("start_timeout", 60)

@@ -301,7 +301,7 @@ def summarise(
         "status": {"state": state, "class": known, "cell": cell_now},
         "cells": {"outputs": outputs, "execution_counts": counts},
         "error": error,
-        "executed": {"cells": watch.cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5},
+        "executed": {"cells": watch.cells, "metadata": watch.metadata, "nbformat": 4, "nbformat_minor": 5},
     }
 
 

@@ -32,12 +32,12 @@ HELD_MIME = "application/vnd.opensafely.held+json"
 MIME_VERSION = 1
 
 Level = Literal["dummy", "level4", "released"]
-_TITLES: Mapping[Level, str] = {
+TITLES: Mapping[Level, str] = {
     "dummy": "DUMMY DATA",
     "level4": "Level 4 - not released",
     "released": "Released",
 }
-_MEANINGS: Mapping[Level, str] = {
+MEANINGS: Mapping[Level, str] = {
     "dummy": "Every number below was computed on invented patients. It says nothing about real people.",
     "level4": (
         "These are redacted results for the members of this project. "
@@ -45,6 +45,7 @@ _MEANINGS: Mapping[Level, str] = {
     ),
     "released": "Two checkers have approved these results for release.",
 }
+_BOLD = ' style="font-weight:bold"'
 
 
 class Layout(Protocol):
@@ -75,8 +76,8 @@ class Banner:
         """For the notebook's metadata and the panel; what is not known is left out."""
         known = {
             "level": self.level,
-            "title": _TITLES[self.level],
-            "meaning": _MEANINGS[self.level],
+            "title": TITLES[self.level],
+            "meaning": MEANINGS[self.level],
             "action": self.action,
             "notebook": self.notebook,
             "policy": self.policy,
@@ -138,19 +139,27 @@ def held(sentence: str, next_step: str) -> dict[str, Any]:
 
 
 def table_html(name: str, table: ShownTable, sentence: str, level: Level) -> str:
-    """An accessible table of text for viewers that do not know our type. Every word in it is escaped."""
-    caption = html.escape(f"{name}. {sentence} ({_TITLES[level]})")
+    """An accessible table of text for viewers that do not know our type. Every word in it is escaped.
+
+    Totals are bold. Quiet is 70 % of whatever the viewer writes with, which every usual theme can be read at.
+    """
+    caption = html.escape(f"{name}. {sentence} ({TITLES[level]})")
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in table.columns)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<th scope="row">{html.escape(text)}</th>' if at < table.label_columns else f"<td>{html.escape(text)}</td>"
-            for at, text in enumerate(row)
-        )
-        + "</tr>"
-        for row in table.rows
-    )
+    body = "".join(_row_html(table, number) for number in range(len(table.rows)))
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _row_html(table: ShownTable, number: int) -> str:
+    total, repeated = number in table.total_rows, table.repeated(number)
+    cells = []
+    for place, text in enumerate(table.rows[number]):
+        if place >= table.label_columns:
+            cells.append(f"<td>{html.escape(text)}</td>")
+            continue
+        quiet = ";opacity:0.7" if place < repeated else ""
+        weight = "bold" if total and place >= repeated else "normal"
+        cells.append(f'<th scope="row" style="font-weight:{weight}{quiet}">{html.escape(text)}</th>')
+    return f"<tr{_BOLD if total else ''}>{''.join(cells)}</tr>"
 
 
 def table_text(table: ShownTable) -> str:
@@ -177,7 +186,7 @@ def _output(outcome: Outcome, level: Level) -> dict[str, Any]:
         "sentence": outcome.sentence,
         "level": level,
     }
-    heading = f"{outcome.name} ({_TITLES[level]})"
+    heading = f"{outcome.name} ({TITLES[level]})"
     if outcome.figure is not None:
         return _display(
             {
@@ -196,6 +205,7 @@ def _output(outcome: Outcome, level: Level) -> dict[str, Any]:
                 "columns": list(table.columns),
                 "label_columns": table.label_columns,
                 "rows": [list(row) for row in table.rows],
+                "total_rows": list(table.total_rows),
             },
             "text/html": table_html(outcome.name, table, outcome.sentence, level),
             "text/plain": f"{heading}\n{table_text(table)}\n{outcome.sentence}".strip(),
@@ -212,7 +222,7 @@ def _banner_text(banner: Banner) -> str:
     if banner.commit:
         facts.append(f"commit {_code_span(banner.commit)}")
     facts.append(f"policy {_code_span(banner.policy)}")
-    return f"**{_TITLES[banner.level]}**\n\n{_MEANINGS[banner.level]}\n\n{', '.join(facts)}."
+    return f"**{TITLES[banner.level]}**\n\n{MEANINGS[banner.level]}\n\n{', '.join(facts)}."
 
 
 def _parameter_cells(parameters: Mapping[str, ParameterValue]) -> list[dict[str, Any]]:

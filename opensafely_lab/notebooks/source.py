@@ -74,7 +74,9 @@ class SubmittedNotebook:
 def strip(data: bytes) -> bytes:
     """The notebook without outputs, execution numbers, widgets and volatile metadata, as Jupyter writes files.
 
-    Stripping twice is stripping once. Raises `NotebookError`.
+    Where there is nothing to take out the bytes stay as they are: another editor than Jupyter may have
+    written them, and git would call the file changed. Stripping twice is stripping once. Raises
+    `NotebookError`.
     """
     document = load(data)
     metadata = {k: v for k, v in _mapping(document.get("metadata")).items() if k not in _VOLATILE_NOTEBOOK}
@@ -82,7 +84,7 @@ def strip(data: bytes) -> bytes:
     if isinstance(language, dict):
         metadata["language_info"] = {k: v for k, v in language.items() if k == "name"}
     stripped = dict(document, metadata=metadata, cells=[_stripped(raw) for raw in document["cells"]])
-    return write(stripped)
+    return data if stripped == document else write(stripped)
 
 
 def write(document: Mapping[str, Any]) -> bytes:

@@ -50,8 +50,9 @@ class DummyRunFailed(LabError):
 
     def __init__(self, failed: FailedRun) -> None:
         where = "" if failed.cell is None else f" in cell {failed.cell + 1}"
+        why = "" if failed.failure_class == "other-error" else f" ({failed.failure_class})"  # then `detail` says it
         super().__init__(
-            f"The notebook fails on dummy data{where} ({failed.failure_class}).",
+            f"The notebook fails on dummy data{where}{why}.",
             next_step="Mend it in the notebook and run it again: on dummy data the whole error is told.",
         )
         self.failed = failed
@@ -248,7 +249,14 @@ def _show(
     plan: Plan, outcomes: Sequence[Outcome], layout: Layout, banner: Banner, ports: Ports, *, dummy: bool
 ) -> Shown:
     notebook = results.build(plan.notebook, parameters=plan.parameters, outcomes=outcomes, layout=layout, banner=banner)
-    return lay_out(notebook, outcomes, policy=ports.policy, dummy=dummy, placeholders=layout.outputs)
+    return lay_out(
+        notebook,
+        outcomes,
+        policy=ports.policy,
+        dummy=dummy,
+        placeholders=layout.outputs,
+        outputs=plan.action.outputs,
+    )
 
 
 def _executed(run: NotebookRun) -> bytes | None:

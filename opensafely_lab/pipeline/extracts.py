@@ -11,7 +11,7 @@ from attrs import frozen
 from opensafely_lab.ehrql import loader
 from opensafely_lab.ehrql.model import DatasetModel, dataset_schema
 from opensafely_lab.ehrql.model_json import dataset_to_json, digest
-from opensafely_lab.errors import Refused
+from opensafely_lab.errors import LabError, PlatformError, Refused
 from opensafely_lab.expressions.schema import DatasetSchema
 from opensafely_lab.notebooks.prepared import literals_beside, string_literals
 from opensafely_lab.notebooks.source import SubmittedNotebook
@@ -27,6 +27,12 @@ class DummyDataUnusable(Refused):
     """The study's dummy tables, or a ready extract, cannot be read."""
 
     code = "dummy-data"
+
+
+class RecordsMissing(PlatformError):
+    """The folder of records lacks a table that the definition needs."""
+
+    code = "records-missing"
 
 
 @frozen
@@ -67,7 +73,8 @@ def make(definition: Definition, records: Path, folder: Path, ports: Ports, *, d
         "output": str(extract.file),
         "dummy": dummy,
     }
-    _refuse(child.ask("extract", message, scratch=folder, limits=ports.child_limits))
+    answer = child.ask("extract", message, scratch=folder, limits=ports.child_limits)
+    _refuse(answer, DummyDataUnusable if dummy else RecordsMissing)
     return extract
 
 
@@ -109,8 +116,8 @@ def invent(
     return Extract(path, file, schema)
 
 
-def _refuse(answer: Any) -> Any:
+def _refuse(answer: Any, kind: type[LabError] = DummyDataUnusable) -> Any:
     refused = answer.get("refused")
     if refused:
-        raise DummyDataUnusable(refused["sentence"], next_step=refused["next_step"])
+        raise kind(refused["sentence"], next_step=refused["next_step"])
     return answer

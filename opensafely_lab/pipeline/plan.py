@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from attrs import frozen
 
-from opensafely_lab.errors import UsageError
+from opensafely_lab.errors import Refused
 from opensafely_lab.notebooks import source
 from opensafely_lab.notebooks.parameters import declared, merge
 from opensafely_lab.notebooks.prepared import Prepared, prepare
@@ -22,7 +22,7 @@ PROJECT_FILE = "project.yaml"
 LARGEST_PROJECT_FILE = 1 << 20
 
 
-class CannotPlan(UsageError):
+class CannotPlan(Refused):
     """The study does not hold what the action needs."""
 
     code = "cannot-plan"

@@ -18,6 +18,7 @@ from opensafely_lab.disclosure import record
 from opensafely_lab.disclosure.outcome import Outcome, Verdict
 from opensafely_lab.disclosure.policy import Policy
 from opensafely_lab.errors import PlatformError, Refused
+from opensafely_lab.study.project import Output
 
 NOTEBOOK = PurePosixPath("result.ipynb")
 
@@ -50,15 +51,22 @@ class Shown:
 
 
 def lay_out(
-    notebook: bytes, outcomes: Sequence[Outcome], *, policy: Policy, dummy: bool, placeholders: Iterable[int]
+    notebook: bytes,
+    outcomes: Sequence[Outcome],
+    *,
+    policy: Policy,
+    dummy: bool,
+    placeholders: Iterable[int],
+    outputs: Iterable[Output] = (),
 ) -> Shown:
     """The files of one run."""
     withheld = sorted(set(placeholders))
-    made = record.record(outcomes, policy=policy, dummy=dummy, placeholders=withheld)
+    declared = [record.DeclaredFile(o.label, o.pattern) for o in outputs if o.level == "moderately_sensitive"]
+    made = record.record(outcomes, policy=policy, dummy=dummy, placeholders=withheld, declared=declared)
     files = [(NOTEBOOK, notebook)]
     files += [(PurePosixPath(file.path), file.data) for file in record.shown_files(outcomes)]
     files.append((PurePosixPath(record.FILENAME), record.record_bytes(made)))
-    held = bool(withheld) or any(outcome.verdict is Verdict.HELD for outcome in outcomes)
+    held = bool(withheld or declared) or any(outcome.verdict is Verdict.HELD for outcome in outcomes)
     return Shown(tuple(files), held)
 
 

@@ -28,7 +28,10 @@ def outcomes_value(obj: Any) -> tuple[Outcome, ...]:
 
 
 def extract(message: Mapping[str, Any]) -> Any:
-    """Run a definition's query model on a folder of records. On dummy tables a mistake in them is told."""
+    """Run a definition's query model on a folder of records.
+
+    On dummy tables a mistake in them is told; of real ones, only which table is not there.
+    """
     from opensafely_lab.ehrql import engine
     from opensafely_lab.ehrql.model_json import dataset_from_json
 
@@ -36,7 +39,7 @@ def extract(message: Mapping[str, Any]) -> Any:
     try:
         engine.run(dataset, engine.folder_source(Path(message["records"])), Path(message["output"]))
     except LabError as error:
-        if not message["dummy"]:
+        if not message["dummy"] and not isinstance(error, engine.TablesMissing):
             raise
         return {"refused": {"sentence": error.sentence, "next_step": error.next_step}}
     return {}

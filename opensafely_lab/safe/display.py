@@ -48,13 +48,11 @@ def table_text(outcome: Outcome) -> str:
 
 
 def _row_html(table: ShownTable, number: int) -> str:
-    row, before = table.rows[number], table.rows[number - 1] if number else None
     total = ";font-weight:600" if number in table.total_rows else ""
+    repeated = table.repeated(number)
     cells = []
-    same = before is not None
-    for place, text in enumerate(row):
-        same = same and before is not None and place < table.label_columns - 1 and before[place] == text
-        faint = ";opacity:0.45" if same or text == REDACTED else ""
+    for place, text in enumerate(table.rows[number]):
+        faint = ";opacity:0.7" if place < repeated or text == REDACTED else ""
         tag = "th" if place < table.label_columns else "td"
         scope = ' scope="row"' if tag == "th" else ""
         weight = total or (";font-weight:400" if tag == "th" else "")

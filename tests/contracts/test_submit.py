@@ -268,10 +268,20 @@ def test_what_is_no_study_or_no_action_is_a_sentence_each(desk: Desk, tmp_path: 
     assert desk.refused(path=tmp_path / "elsewhere.ipynb").code == "not-a-study"
     assert "has no action `x`" in desk.refused(action="x").sentence
     assert "runs no notebook" in desk.refused(action="generate_dataset").sentence
-    assert "It was not said what to run" in desk.refused(path=desk.study).sentence
     assert "is run by no action" in desk.refused(path=desk.study / "new.ipynb").sentence
     (desk.study / "project.yaml").write_text("")
     assert desk.refused().code == "project-yaml"
+
+
+def test_without_an_action_it_is_the_studys_only_notebook(desk: Desk) -> None:
+    file = desk.study / "project.yaml"
+    two = PROJECT + "  other:\n    run: notebook:v1 analysis/other.ipynb\n"
+    file.write_text(two)
+    assert "one of: report, other" in desk.refused(path=desk.study).next_step
+    file.write_text(PROJECT[: PROJECT.index("  report:")])
+    assert "No action of project.yaml runs a notebook" in desk.refused(path=desk.study).sentence
+    file.write_text(PROJECT)
+    assert desk.submit(path=desk.study).checked.action.name == "report"
 
 
 def test_a_missing_or_broken_notebook_is_a_sentence_each(desk: Desk) -> None:

@@ -31,6 +31,7 @@ def cells_compared(said: str) -> int:
     return int(found[2])
 
 
+@pytest.mark.demo
 def test_the_demo_submits_and_every_cell_is_as_the_hand_written_query_says(tmp_path):
     said = demo(tmp_path)
     assert cells_compared(said) == 42

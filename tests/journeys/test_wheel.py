@@ -66,6 +66,7 @@ def test_the_wheel_has_each_part_once_and_nothing_of_this_computer(wheel):
     assert "share/jupyter/labextensions/opensafely-lab/package.json" in data
     assert "share/jupyter/labextensions/opensafely-lab/install.json" in data
     assert "opensafely_lab_ehrql.pth" in names
+    assert "ehrql-stubs/tables/core.pyi" in names
     assert "opensafely_lab/py.typed" in names
     assert "opensafely_lab/templates/gi-bleeding/project.yaml" in names
     assert "opensafely_lab/demo/gibleed/manifest.json" in names
@@ -128,3 +129,18 @@ def test_a_clean_environment_makes_a_study_and_finds_the_records(clean, tmp_path
 def test_import_ehrql_works_in_a_clean_environment(clean, tmp_path):
     code = "import ehrql, ehrql.tables.core, opensafely_lab.ehrql; print(ehrql is opensafely_lab.ehrql)"
     assert run(clean / "python", "-c", code, cwd=tmp_path).strip() == "True"
+
+
+def test_editors_and_mypy_know_the_types_of_ehrql(clean, tmp_path):
+    (tmp_path / "definition.py").write_text(
+        "from ehrql import create_dataset\n"
+        "from ehrql.tables.core import patients\n"
+        "dataset = create_dataset()\n"
+        "reveal_type(create_dataset)\n"
+        "dataset.sex = patients.sex\n"
+        "patients.not_a_column\n"
+    )
+    said = run(clean / "mypy", "--python-executable", clean / "python", "definition.py", cwd=tmp_path, check=False)
+    assert "opensafely_lab.ehrql.language" in said
+    assert '"not_a_column"' in said
+    assert "import" not in said

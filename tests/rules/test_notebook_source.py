@@ -78,6 +78,12 @@ def test_a_notebook_that_jupyter_saved_without_output_is_left_byte_for_byte():
     assert strip(data) == data
 
 
+def test_a_notebook_of_another_editor_without_output_is_left_byte_for_byte():
+    saved = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a")])
+    data = json.dumps(saved).encode()
+    assert strip(data) == data
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [

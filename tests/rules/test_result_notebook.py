@@ -6,6 +6,7 @@ import html.parser
 import json
 
 import nbformat
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,12 +79,39 @@ def test_a_table_stands_under_the_cell_that_asked_for_it():
     data = cell.outputs[0].data
     assert data[TABLE_MIME] == {
         "version": 1, "name": "bleeding 0", "columns": ["age", "sex", "count"], "label_columns": 2,
-        "rows": [["under 50", "female", "120"], ["50 and over", "<b>", "[REDACTED]"]], "verdict": "verified",
-        "treatment": "hidden", "sentence": "Counts are rounded.", "level": "level4",
+        "rows": [["under 50", "female", "120"], ["50 and over", "<b>", "[REDACTED]"]], "total_rows": [],
+        "verdict": "verified", "treatment": "hidden", "sentence": "Counts are rounded.", "level": "level4",
     }  # fmt: skip
     assert '<th scope="col">age</th>' in data["text/html"]
-    assert '<th scope="row">&lt;b&gt;</th><td>[REDACTED]</td>' in data["text/html"]
+    assert "&lt;b&gt;</th><td>[REDACTED]</td>" in data["text/html"]
     assert "<caption>bleeding 0. Counts are rounded. (Level 4 - not released)</caption>" in data["text/html"]
+
+
+def test_totals_are_named_in_the_data_and_bold_and_repeated_labels_are_quiet_in_the_markup():
+    rows = (("under 50", "female", "20"), ("under 50", "male", "10"), ("under 50", "all", "30"), ("all", "all", "30"))
+    _, document = built([outcome(table=ShownTable(("age", "sex", "count"), 2, rows, total_rows=(2, 3)))])
+    data = document.cells[3].outputs[0].data
+    assert data[TABLE_MIME]["total_rows"] == [2, 3]
+    assert [line.startswith(' style="font-weight:bold"') for line in data["text/html"].split("<tr")[2:]] == [
+        False, False, True, True,
+    ]  # fmt: skip
+    assert [line.count("opacity") for line in data["text/html"].split("<tr")[2:]] == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows", "repeated"),
+    [
+        (2, (("a", "x", "1"), ("a", "x", "1")), 1),  # the last label is never one of them
+        (3, (("a", "x", "p", "1"), ("b", "x", "q", "1")), 0),  # what stands under another group is new
+        (3, (("a", "x", "p", "1"), ("a", "x", "q", "1")), 2),
+        (1, (("a", "1"), ("a", "1")), 0),
+        (0, (("1",), ("1",)), 0),
+    ],
+)
+def test_a_label_is_repeated_only_where_all_before_it_are(labels, rows, repeated):
+    table = ShownTable(tuple("abcd"[: len(rows[0])]), labels, rows)
+    assert table.repeated(0) == 0
+    assert table.repeated(1) == repeated
 
 
 def test_outcomes_stand_in_the_order_of_requests_and_before_the_placeholder():
@@ -134,5 +162,6 @@ def test_no_text_of_a_table_becomes_markup(name, rows):
     tags = Tags()
     tags.feed(table_html(name, ShownTable((name, "n"), 1, tuple(rows)), name, "level4"))
     assert tags.found <= {
-        ("table", ()), ("caption", ()), ("thead", ()), ("tbody", ()), ("tr", ()), ("th", ("scope",)), ("td", ()),
+        ("table", ()), ("caption", ()), ("thead", ()), ("tbody", ()), ("tr", ()), ("th", ("scope",)),
+        ("th", ("scope", "style")), ("td", ()),
     }  # fmt: skip

@@ -104,9 +104,9 @@ def test_the_dummy_tables_show_numbers_too(dataset, tmp_path, drug):
 
 
 def test_a_second_set_of_records_answers_another_question(dataset, tmp_path):
-    folder = os.environ.get("OSL_SECOND_RECORDS")
+    folder = os.environ.get("OSL_SYNTHEA_SMART")
     if not folder:
-        pytest.skip("set OSL_SECOND_RECORDS to a folder of records, such as synthea-smart")
+        pytest.skip("OSL_SYNTHEA_SMART is not set: it names a folder with the second data set")
     found = counts(dataset, Path(folder), tmp_path, "2018-07-01", [30, 50, 70], "naproxen")
     expected = studies.gi_bleeding_counts(Path(folder), "2018-07-01", [30, 50, 70], "naproxen")
     assert {key: count for key, count in found.items() if count} == expected

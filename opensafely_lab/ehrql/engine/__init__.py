@@ -13,9 +13,9 @@ from .dummy import dummy_extract
 from .extracts import ExtractError, ExtractInfo
 from .memory import MemorySource, evaluate
 from .running import explain, run
-from .sources import FolderSource, Source, SourceError, folder_source
+from .sources import FolderSource, Source, SourceError, TablesMissing, folder_source
 
 __all__ = [
-    "EngineLimits", "ExtractError", "ExtractInfo", "FolderSource", "MemorySource", "Source", "SourceError", "aggregate",
-    "describe", "dummy_extract", "evaluate", "explain", "folder_source", "run",
+    "EngineLimits", "ExtractError", "ExtractInfo", "FolderSource", "MemorySource", "Source", "SourceError",
+    "TablesMissing", "aggregate", "describe", "dummy_extract", "evaluate", "explain", "folder_source", "run",
 ]  # fmt: skip

@@ -26,12 +26,20 @@ from ...expressions.sql import SQL_TYPES, literal
 from ..schemas import TableColumn, TableSchema
 
 LONGEST_LINE = 2**20
+_MADE_AGAIN = "Make the file again, with the columns and types of ehrQL's table."
+_SAVED_AGAIN = "Mend it there (row 1 is the header), or save it again as CSV UTF-8."
 
 
 class SourceError(UsageError):
     """A file of records that is absent, or not what its table must be."""
 
     code = "records"
+
+
+class TablesMissing(SourceError):
+    """What a folder's list of files alone says: no record was read to find it out."""
+
+    code = "tables-missing"
 
 
 class Source(Protocol):
@@ -67,20 +75,26 @@ class FolderSource:
     def _files(self, name: str) -> list[Path]:
         root = self.path.resolve()
         if not root.is_dir():
-            raise SourceError(f"There is no folder {self.path.name}.")
+            raise TablesMissing(
+                f"There is no folder {self.path.name}.",
+                next_step="Make it, with a file for each table, as patients.csv.",
+            )
         single = [root / f"{name}{suffix}" for suffix in (".parquet", ".arrow", ".csv", ".csv.gz")]
         found = [[file] for file in single if file.is_file()]
         parts = sorted((root / name).glob("part-*.parquet")) if (root / name).is_dir() else []
         found += [parts] if parts else []
         if not found:
-            raise SourceError(
+            raise TablesMissing(
                 f"There is no table {name} in {self.path.name}.",
                 next_step=f"Add {name}.csv, {name}.arrow or {name}.parquet.",
             )
         if len(found) > 1:
-            raise SourceError(f"There is more than one file for {name} in {self.path.name}.", next_step="Keep one.")
+            raise TablesMissing(f"There is more than one file for {name} in {self.path.name}.", next_step="Keep one.")
         if any(not file.resolve().is_relative_to(root) for file in found[0]):
-            raise SourceError(f"The file of {name} in {self.path.name} is a link to somewhere else.")
+            raise TablesMissing(
+                f"The file of {name} in {self.path.name} is a link to somewhere else.",
+                next_step="Put the file itself there.",
+            )
         return found[0]
 
 
@@ -125,7 +139,7 @@ def _from_arrow(connection: duckdb.DuckDBPyConnection, table: TableSchema, files
     try:
         connection.register(name, pyarrow.dataset.dataset([str(file) for file in files], format="arrow"))
     except pyarrow.ArrowInvalid:
-        raise SourceError(f"{files[0].name} is not an Arrow file.") from None
+        raise SourceError(f"{files[0].name} is not an Arrow file.", next_step=_MADE_AGAIN) from None
     return _typed_select(connection, table, quoted(name), files[0].name)
 
 
@@ -134,14 +148,16 @@ def _typed_select(connection: duckdb.DuckDBPyConnection, table: TableSchema, sou
     try:
         described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
     except duckdb.Error:
-        raise SourceError(f"{file} cannot be read.") from None
+        raise SourceError(f"{file} cannot be read.", next_step=_MADE_AGAIN) from None
     types = {row[0]: str(row[1]) for row in described}
     _check_columns(table, types, file)
     columns = [f"TRY_CAST(patient_id AS BIGINT) AS {quoted('patient_id')}"]
     for column in table.columns:
         found = types.get(column.name)
         if found is not None and not _READABLE.get(column.type, _TEXT).fullmatch(found):
-            raise SourceError(f"{file}: {column.name} is {found.lower()}, and must be {column.type.value}.")
+            raise SourceError(
+                f"{file}: {column.name} is {found.lower()}, and must be {column.type.value}.", next_step=_MADE_AGAIN
+            )
         columns.append(_converted(column, present=found is not None))
     return f"SELECT {', '.join(columns)} FROM {source} WHERE patient_id IS NOT NULL"
 
@@ -161,9 +177,7 @@ def _check_columns(table: TableSchema, found: Iterable[str], file: str) -> None:
     names = set(found)
     for name in ("patient_id", *(column.name for column in table.columns if not column.nullable)):
         if name not in names:
-            raise SourceError(
-                f"{file} has no column {name}.", next_step="Columns that are never missing must be there."
-            )
+            raise SourceError(f"{file} has no column {name}.", next_step="Add it: every row must have a value there.")
 
 
 # --- CSV ---------------------------------------------------------------------------------------
@@ -171,7 +185,7 @@ def _check_columns(table: TableSchema, found: Iterable[str], file: str) -> None:
 
 def _from_csv(connection: duckdb.DuckDBPyConnection, table: TableSchema, files: list[Path]) -> str:
     file = files[0]
-    names = _header(file)
+    names = _header(file, table)
     _check_columns(table, names, file.name)
     columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in names)
     source = (
@@ -189,16 +203,19 @@ def _from_csv(connection: duckdb.DuckDBPyConnection, table: TableSchema, files: 
     return f"SELECT {', '.join(chosen)} FROM {source}"
 
 
-def _header(file: Path) -> list[str]:
+def _header(file: Path, table: TableSchema) -> list[str]:
     import gzip
 
-    try:
-        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", newline="") as lines:
-            names = next(csv.reader([lines.readline(LONGEST_LINE)]), [])
+    try:  # of the first line alone: a mistake further down is told with its row
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as lines:
+            names = next(csv.reader([lines.readline(LONGEST_LINE).decode("utf-8-sig")]), [])
     except (UnicodeDecodeError, csv.Error, OSError, EOFError):
-        raise SourceError(f"{file.name} is not a CSV file in UTF-8.") from None
+        raise SourceError(f"{file.name} is not a CSV file in UTF-8.", next_step=_SAVED_AGAIN) from None
     if not names or len(set(names)) != len(names):
-        raise SourceError(f"{file.name} must begin with a row of column names, each once.")
+        raise SourceError(
+            f"{file.name} must begin with a row of column names, each once.",
+            next_step=f"Look at its first row; ehrQL's table {table.name} says which columns there are.",
+        )
     return names
 
 
@@ -241,11 +258,13 @@ def _check_rows(
     except duckdb.Error as error:
         line = re.search(r"on Line: (\d+)", str(error))
         where = f", row {line[1]}" if line else ""
-        raise SourceError(f"{file}{where}: this is not CSV in UTF-8 with as many columns as the header.") from None
+        raise SourceError(
+            f"{file}{where}: this is not CSV in UTF-8 with as many columns as the header.", next_step=_SAVED_AGAIN
+        ) from None
     mistakes = sorted((row, what) for row, (what, _) in zip(found, checks, strict=False) if row is not None)
     if mistakes:
         row, what = mistakes[0]
-        raise SourceError(f"{file}, row {row}: {what}.", next_step="Row 1 is the header.")
+        raise SourceError(f"{file}, row {row}: {what}.", next_step="Correct that row; row 1 is the header.")
     if table.one_row_per_patient and found[-1]:
         raise SourceError(f"{file} has two rows for one patient.", next_step=f"{table.name} has one row a patient.")
 

@@ -1,0 +1,1 @@
+from opensafely_lab.ehrql.tables.core import *

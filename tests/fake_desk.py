@@ -117,8 +117,12 @@ TABLE = ShownTable(
         ("60-79", "male", "90"),
         ("80 and over", "female", "10"),
         ("80 and over", "male", REDACTED),
+        ("All", "female", "230"),
+        ("All", "male", "210"),
+        ("All", "All", "440"),
         ("=1+1", "@x", "-5"),
     ),
+    total_rows=(8, 9, 10),
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fake_desk
 import pytest
+from contrast import ENOUGH, lowest_contrast
 from lab_harness import TOKEN, Lab, Watched, launch, listener, open_lab, running_lab, screenshot
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -152,6 +153,28 @@ def test_a_notebook_is_submitted_from_its_toolbar_and_its_result_is_read_in_the_
         _no_breakage(watched)
 
 
+@pytest.mark.parametrize("theme", ["lab", "foreign_lab"])
+def test_totals_are_bold_and_repeated_labels_quiet_and_all_of_it_can_be_read(
+    browser: Browser, theme: str, request: pytest.FixtureRequest
+) -> None:
+    """The one Lab is light, the other dark."""
+    lab = request.getfixturevalue(theme)
+    with open_lab(browser, lab) as watched:
+        _result(watched.page, "bleeding", 2)
+        inside = watched.page if theme == "lab" else watched.page.frame_locator(".osl-Frame")
+        table = inside.get_by_test_id("osl-table")
+        expect(table.locator(".osl-mod-total")).to_have_count(3)
+        weight = "cell => Number(getComputedStyle(cell).fontWeight)"
+        assert table.locator(".osl-mod-total td").first.evaluate(weight) >= 600
+        assert table.locator("tbody td").first.evaluate(weight) < 600
+        quiet = table.locator(".osl-mod-repeated")
+        assert quiet.all_text_contents() == ["under 40", "40-59", "60-79", "80 and over", "All", "All"]
+        contrast, where = lowest_contrast(table)
+        assert contrast >= ENOUGH, where
+        table.scroll_into_view_if_needed()
+        screenshot(watched.page, f"totals-{theme}")
+
+
 def test_a_run_on_dummy_data_says_so_wherever_its_numbers_are(browser: Browser, lab: Lab) -> None:
     with open_lab(browser, lab, path=NOTEBOOK) as watched:
         page = watched.page
@@ -177,7 +200,7 @@ def test_what_was_typed_wrongly_cannot_be_sent(browser: Browser, lab: Lab) -> No
             expect(page.locator(ACCEPT)).to_be_disabled()
             field.fill(before)
             expect(page.locator(ACCEPT)).to_be_enabled()
-        page.get_by_text("Cancel").click()
+        page.locator(".jp-Dialog").get_by_text("Cancel").click()
 
 
 def test_a_notebook_that_is_in_no_study_is_explained(browser: Browser, lab: Lab) -> None:

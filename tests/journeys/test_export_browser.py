@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from contrast import ENOUGH, lowest_contrast
 from export_examples import hostile, result
 from lab_harness import launch, listener, screenshot
 from playwright.sync_api import Browser, Page, Request, sync_playwright
@@ -13,25 +14,6 @@ from playwright.sync_api import Browser, Page, Request, sync_playwright
 from opensafely_lab.notebooks.export import page, read
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-# The lowest contrast of any text with what is behind it (WCAG 2.2, 1.4.3), over all the elements of a page.
-LOWEST_CONTRAST = """() => {
-  const rgba = text => { const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-    canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
-  const light = ([r, g, b]) => { const [x, y, z] = [r, g, b].map(v => v / 255)
-    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * x + 0.7152 * y + 0.0722 * z; };
-  const behind = element => { for (let at = element; at; at = at.parentElement) {
-    const found = rgba(getComputedStyle(at).backgroundColor); if (found[3] === 255) return found; }
-    return rgba('white'); };
-  const found = [];
-  for (const element of document.querySelectorAll('body *')) {
-    const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
-    if (!own || !element.checkVisibility()) continue;
-    const [a, b] = [light(rgba(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
-    found.push([(a + 0.05) / (b + 0.05), element.outerHTML.slice(0, 120)]);
-  }
-  return found.sort((x, y) => x[0] - y[0])[0];
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +77,8 @@ def test_every_text_can_be_read_in_light_and_dark(browser: Browser, tmp_path: Pa
     file.write_text(page(read(result(level))))  # type: ignore[arg-type]
     opened, asked = _open(browser, file, scheme)
     opened.locator("details").evaluate("details => { details.open = true; }")
-    contrast, where = opened.evaluate(LOWEST_CONTRAST)
-    assert contrast >= 4.5, where
+    contrast, where = lowest_contrast(opened.locator("body"))
+    assert contrast >= ENOUGH, where
     assert asked == [file.as_uri()]
     total, other = (opened.locator(f"tr{which} > td").first for which in (".osl-total", ":not(.osl-total)"))
     weights = [int(cell.evaluate("cell => getComputedStyle(cell).fontWeight")) for cell in (total, other)]

@@ -8,6 +8,7 @@ import time
 
 import nbformat
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -264,7 +265,7 @@ cells = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.binary()
     | json_values.map(lambda v: json.dumps(v).encode())
@@ -281,7 +282,7 @@ def test_rubbish_gives_a_sentence_and_never_another_error(data):
         assert strip(strip(data)) == strip(data)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.text(alphabet="x=1[](){}'\"\\\n#:, -_aé.%!\x00fb"))
 def test_any_parameters_cell_gives_specs_or_a_sentence(source):
     data = write({"cells": [tagged(source)], "metadata": {}, "nbformat": 4})

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 import pytest
 import yaml
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -309,7 +310,7 @@ def test_bombs_are_refused_quickly(bomb):
     assert len(str(caught.value)) < 2_000
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.text() | st.text(alphabet="version: 5\nactions{}[]-&*!|>'\"#%@`\t,?~<"))
 def test_rubbish_gives_a_sentence_and_never_another_error(text):
     error = refusal(text)
@@ -326,7 +327,7 @@ trees = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(trees)
 def test_any_tree_in_place_of_actions_gives_a_sentence_and_never_another_error(tree):
     for text in (

@@ -171,7 +171,7 @@ def test_the_watched_command_shows_what_the_bare_command_shows(machine: Machine,
 def test_nothing_of_a_run_is_left_in_the_state_of_the_machine(machine: Machine, tmp_path: Path) -> None:
     attempt = next(attempt for attempt in further.SILENT if attempt.id == "fur-01")
     one = judged.judge(attempt.case.runs[0], cases.FOLDER / PATIENTS, tmp_path, machine.state)
-    assert one.exit_code == 0, one.stderr.decode()
+    assert one.exit_code == 4, one.stderr.decode()
     assert traces.forbidden_in_tree(machine.state, attempt.case) == []
     assert traces.forbidden_in_tree(one.left / "real", attempt.case), "the search must find what is there"
 

@@ -96,7 +96,7 @@ class Agent:
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
         self._store = frame.store
-        self._tools = Tools(frame.store, frame.work, frame.unpack, frame.now, frame.at)
+        self._tools = Tools(frame.store, frame.work, frame.unpack, frame.now, frame.at, lambda: self._tell_bell.ring())
         self._stop = threading.Event()
         self._work_bell, self._tell_bell, self._ask_bell = _Bell(), _Bell(), _Bell()
         self._probe = Probe("none", {}, ready=False)

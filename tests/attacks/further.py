@@ -6,7 +6,8 @@ what it is worth. Nothing but two views may come of it:
 
 - `SILENT`: the author sees the same bytes on both files;
 - `FAILS`: on the target's file the run failed, and says so in the very words of every other failed run
-  (without the target it runs to its end, as the dummy run before it shows).
+  (without the target it runs to its end, as the dummy run before it shows);
+- `EITHER`: one of these two.
 """
 
 from __future__ import annotations
@@ -134,25 +135,6 @@ x = 1""",
         "x",
     ),
     silent(
-        "fur-09",
-        "A process that outlives the kernel and writes into the report",
-        f"""\
-import subprocess, sys
-loop = '''
-import time
-end = time.time() + 20
-while time.time() < end:
-    for name in ('cells.json', 'executed.ipynb', 'error.json'):
-        try:
-            open("{REPORT}/" + name, "w").write('{{"outputs": [1, 2], "execution_counts": {{}}}}')
-        except OSError:
-            pass
-'''
-if {BIT}:
-    open('/outputs/{TARGET}.txt', 'w').write('live')
-    subprocess.Popen([sys.executable, '-c', loop], start_new_session=True)""",
-    ),
-    silent(
         "fur-10",
         "Patched safe, json and pandas that lie",
         f"""\
@@ -163,7 +145,7 @@ if {BIT}:
     who = {WHO}
     asking.TableAnswer._describe = lambda self: who
     pandas.read_csv = lambda *a, **k: df.iloc[:1]
-    json.loads = json.load = lambda *a, **k: who
+    json.load = lambda *a, **k: who
     import opensafely_lab.disclosure.gate as gate, opensafely_lab.disclosure.redaction as redaction
     gate.judge = redaction.protect = lambda *a, **k: who
     redaction.redact = lambda count, policy: count""",
@@ -176,13 +158,13 @@ if {BIT}:
 import os
 if {BIT}:
     who = {WHO}
+    for n in range(1500):
+        open(f'/outputs/{{n}}.txt', 'w').close()
     open(f'/outputs/{{who}}.csv', 'w').write(who)
     os.symlink('/inputs/0/{PATIENTS}', '/outputs/all.csv')
     open(b'/outputs/\\xff\\n.csv', 'w').write(who)
     os.makedirs('/outputs/' + '/'.join('d' * 30))
-    os.mkdir('/outputs/shut', 0o000)
-    for n in range(3000):
-        open(f'/outputs/{{n}}.txt', 'w').close()""",
+    os.mkdir('/outputs/shut', 0o000)""",
     ),
     silent(
         "fur-12",
@@ -196,17 +178,6 @@ if {BIT}:
             open(place, 'w').write({WHO})
         except OSError:
             pass""",
-    ),
-    silent(
-        "fur-13",
-        "kill -9 of what executes the notebook, which is the init of its sandbox",
-        f"""\
-import os
-if {BIT}:
-    open('/outputs/{TARGET}.txt', 'w').close()
-    os.kill(os.getppid(), 9)
-    os.kill(-1, 15)""",
-        ASK,
     ),
 )
 
@@ -318,6 +289,40 @@ if {BIT}: kernel.session.send(kernel.iopub_socket, 'comm_open', content, parent=
     fails("fur-58", "Segmentation fault", f"import ctypes\nif {BIT}: ctypes.string_at(0)", ASK),
 )
 
+# Whichever of the two it turns out to be: a race, or a matter of signals.
+EITHER = (
+    silent(
+        "fur-09",
+        "A process that outlives the kernel and writes into the report",
+        f"""\
+import subprocess, sys
+loop = '''
+import time
+end = time.time() + 20
+while time.time() < end:
+    for name in ('cells.json', 'executed.ipynb', 'error.json'):
+        try:
+            open("{REPORT}/" + name, "w").write('{{"outputs": [1, 2], "execution_counts": {{}}}}')
+        except OSError:
+            pass
+'''
+if {BIT}:
+    open('/outputs/{TARGET}.txt', 'w').write('live')
+    subprocess.Popen([sys.executable, '-c', loop], start_new_session=True)""",
+    ),
+    silent(
+        "fur-13",
+        "kill -9 of what executes the notebook, which is the init of its sandbox",
+        f"""\
+import os
+if {BIT}:
+    open('/outputs/{TARGET}.txt', 'w').close()
+    os.kill(os.getppid(), 9)
+    os.kill(-1, 15)""",
+        ASK,
+    ),
+)
+
 # Arithmetic that goes wrong for the target alone. An answer that is held for it would tell of it.
 ODD = (
     "1 / (data.sbp - 271.7) > 0",
@@ -339,17 +344,20 @@ ODD = (
 
 
 def odd_request(number: int, condition: str) -> str:
-    """Asks for everybody for whom the condition holds, fails or is missing: the same number on either file."""
-    return (
-        f"safe.table(data, by={{'sex': safe.listed(data.sex, ['F', 'M']), 'known': ({condition}).is_not_null()}}, "
-        f"name='odd {number}')"
-    )
+    """Asks for everybody, whether the condition holds, fails or is missing for them."""
+    return f"""\
+odd = {condition}
+safe.table(data.where(odd.is_null() | odd.is_not_null()), by={{'sex': SEX}}, name='where {number}')
+safe.table(data, by={{'sex': SEX, 'odd': odd}}, name='by {number}')"""
 
 
 ODD_RUN = Run(
     PATIENTS,
     [
-        f"from opensafely_lab import safe\ndata = safe.dataset('{PATIENTS}')",
+        f"""\
+from opensafely_lab import safe
+data = safe.dataset('{PATIENTS}')
+SEX = safe.listed(data.sex, ['F', 'M'])""",
         *(odd_request(number, condition) for number, condition in enumerate(ODD)),
     ],
 )

@@ -52,6 +52,7 @@ class Report:
     missing: tuple[str, ...]
     layers: Mapping[str, str] = field(factory=dict)
     seconds: float = 0.0
+    harmless: bool = False
 
     @property
     def fine(self) -> bool:
@@ -182,6 +183,7 @@ def run_benign(case: Case, data: Path, room: Path, state: Path) -> Report:
         missing=(),
         layers=done[-1].layers,
         seconds=round(time.monotonic() - began, 1),
+        harmless=True,
     )
 
 
@@ -217,7 +219,7 @@ def ports_for_evidence(state: Path) -> Ports:
 
 
 def line(report: Report) -> str:
-    words = "held" if report.held else "LEAKS OR FAILS"
+    words = ("passes" if report.held else "DOES NOT PASS") if report.harmless else "held" if report.held else "LEAKS"
     if not report.proved:
         words += f"; needs {', '.join(report.missing)}, so not proved" if report.missing else "; NOT PROVED"
     verdicts = ", ".join(f"{name} {verdict}" for name, verdict in report.verdicts.items())

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.sandbox
 
 ATTACKS = [case for case in cases.read(cases.ATTACKS) if case.id <= "atk-30"]
 BENIGN = {case.id: case for case in cases.read(cases.BENIGN)}
+PASSING = ("ok-01", "ok-02", "ok-03", "ok-07", "ok-12", "ok-15")  # the others need measures other than counts
 QUICK = ("atk-01", "atk-19", "atk-26")
 LAYERS = {"namespaces": "user pid net ipc uts mnt cgroup", "seccomp": "2", "no_new_privs": "1"}
 
@@ -76,7 +77,7 @@ def test_a_leak_that_is_live_reaches_nobody(case: Case, machine: Machine, tmp_pa
         assert {name: report.layers[name] for name in LAYERS} == LAYERS
 
 
-@pytest.mark.parametrize("name", ["ok-11", pytest.param("ok-12", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["ok-11", *(pytest.param(name, marks=pytest.mark.slow) for name in PASSING)])
 def test_a_harmless_notebook_passes_unharmed(name: str, machine: Machine, tmp_path: Path) -> None:
     report = run.run_benign(BENIGN[name], cases.FOLDER, tmp_path, machine.state)
     assert report.fine, run.line(report)
@@ -118,6 +119,16 @@ def test_a_run_that_fails_says_so_in_the_same_words_whatever_the_reason(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("attempt", further.EITHER, ids=lambda attempt: attempt.id)
+def test_what_meddles_with_the_run_itself_fails_it_or_changes_nothing(
+    attempt: Attempt, machine: Machine, tmp_path: Path
+) -> None:
+    with_target = judge(attempt, PATIENTS, machine, tmp_path)
+    if with_target.seen != failed_view():
+        assert run.differences(with_target, judge(attempt, NEIGHBOUR, machine, tmp_path)) == []
+
+
+@pytest.mark.slow
 def test_a_notebook_that_patches_the_product_changes_no_number(machine: Machine, tmp_path: Path) -> None:
     attempt = next(attempt for attempt in further.SILENT if attempt.id == "fur-10")
     one = judged.judge(attempt.case.runs[0], cases.FOLDER / PATIENTS, tmp_path, machine.state)
@@ -127,16 +138,15 @@ def test_a_notebook_that_patches_the_product_changes_no_number(machine: Machine,
 
 
 @pytest.mark.slow
-def test_no_answer_is_held_because_of_what_the_data_hold(machine: Machine, tmp_path: Path) -> None:
-    """An overflow, a pole or an impossible date for one patient must not show as an error."""
-    views = []
-    for name in further.FILES:
-        one = judged.judge(further.ODD_RUN, cases.FOLDER / name, tmp_path / name, machine.state)
-        assert [output["name"] for output in one.outputs] == [f"odd {n}" for n in range(len(further.ODD))]
-        held = [output["name"] for output in one.outputs if output["verdict"] == "held"]
-        assert held == [], [further.ODD[int(name.split()[1])] for name in held]
-        views.append(one)
-    assert run.differences(*views) == []
+@pytest.mark.parametrize("name", further.FILES)
+def test_no_answer_is_held_because_of_what_the_data_hold(name: str, machine: Machine, tmp_path: Path) -> None:
+    """An overflow, a pole or an impossible date for one patient must not show: not as an error, nor in who counts."""
+    one = judged.judge(further.ODD_RUN, cases.FOLDER / name, tmp_path, machine.state)
+    assert len(one.outputs) == 2 * len(further.ODD), one.stderr.decode()
+    assert {output["name"] for output in one.outputs if output["verdict"] != "verified"} == set()
+    for output in one.outputs:
+        if output["name"].startswith("where"):
+            assert {tuple(row[:-1]): row[-1] for row in output["table"]["rows"]}.items() >= further.SHOWN.items()
 
 
 # -- the command, and the folders that others can read -----------------------------------------------------
@@ -161,7 +171,7 @@ def test_the_watched_command_shows_what_the_bare_command_shows(machine: Machine,
 def test_nothing_of_a_run_is_left_in_the_state_of_the_machine(machine: Machine, tmp_path: Path) -> None:
     attempt = next(attempt for attempt in further.SILENT if attempt.id == "fur-01")
     one = judged.judge(attempt.case.runs[0], cases.FOLDER / PATIENTS, tmp_path, machine.state)
-    assert one.exit_code == 4
+    assert one.exit_code == 0, one.stderr.decode()
     assert traces.forbidden_in_tree(machine.state, attempt.case) == []
     assert traces.forbidden_in_tree(one.left / "real", attempt.case), "the search must find what is there"
 

@@ -40,6 +40,7 @@ class Witness:
             shutil.copytree(left.folder, place) if left.folder.is_dir() else place.mkdir(parents=True)
             (place / "log").write_bytes(left.log)
             record = {"layers": dict(left.layers), "end": left.end.kind.value, "exit_code": left.end.exit_code}
+            record |= {"refused": [name for name, _ in left.refused]}
             (place / "record.json").write_text(json.dumps(record))
         self.inner.discard(run)
 

@@ -156,7 +156,8 @@ def test_no_route_answers_without_a_token_that_is_known(shared: Running, method:
             method, address(path), headers={} if value is None else {"Authorization": value}, data=b"{"
         )
         assert answer.status_code == 401, (value, answer.text)
-        answers.add((answer.content, tuple(sorted(answer.headers.items()))))
+        headers = {name: text for name, text in answer.headers.items() if name != "date"}  # the clock goes on
+        answers.add((answer.content, tuple(sorted(headers.items()))))
     assert len(answers) == 1
 
 

@@ -109,11 +109,11 @@ def test_a_notebook_of_another_editor_without_output_is_left_byte_for_byte():
     ],
 )  # fmt: skip
 def test_what_is_no_notebook_is_refused_quickly_with_a_sentence(data, told):
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(NotebookError, match=told) as caught:
         SubmittedNotebook.parse(data)
     assert caught.value.next_step
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_parameters_are_the_simple_values_of_the_tagged_cell():

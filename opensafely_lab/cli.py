@@ -136,6 +136,21 @@ def submit(given: argparse.Namespace) -> int:
 
 
 @command(
+    "export",
+    option("result", type=Path, metavar="RESULT.ipynb", help="a result notebook, as `run --out` writes it"),
+    option("--to", choices=["html"], default="html", help="what to make: one HTML page (the default)"),
+    option("--out", type=Path, metavar="FILE", help="where to write it (default: beside the result)"),
+)
+def export(given: argparse.Namespace) -> int:
+    """Write a result as one page for people without Jupyter: dummy data or released, never level 4."""
+    from opensafely_lab.desk.export import export as write
+
+    out, level = write(given.result, given.out)
+    print(f"{level}: wrote {out}")
+    return 0
+
+
+@command(
     "init",
     option("folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="a study, or a folder to make one in"),
     option("--template", metavar="NAME", help="make the study from this template (default: gi-bleeding)"),

@@ -16,16 +16,17 @@ from attrs import define, field
 from fake_executor import FAILED, FakeExecutor, Left
 
 from opensafely_lab.disclosure.policy import OPENSAFELY
-from opensafely_lab.disclosure.requests import Group, Measure, PlotRequest, Request, RequestList, TableRequest
+from opensafely_lab.disclosure.requests import Group, Measure, PlotRequest, Request, RequestList, TableRequest, parse
 from opensafely_lab.ehrql import model_json
 from opensafely_lab.ehrql.language import create_dataset, dataset_model
 from opensafely_lab.ehrql.tables.core import patients
 from opensafely_lab.expressions.nodes import Column, Expr
 from opensafely_lab.expressions.schema import ValueType
 from opensafely_lab.jobs.executors.protocol import RunEnd, RunSpec
+from opensafely_lab.notebooks import control
 from opensafely_lab.notebooks.result import Banner
 from opensafely_lab.pipeline import child, tasks
-from opensafely_lab.pipeline.chain import Authorised, DummyRun, RealRun, dummy_run, real_run
+from opensafely_lab.pipeline.chain import Authorised, DummyRun, Layout, RealRun, dummy_run, real_run
 from opensafely_lab.pipeline.plan import Plan, load_plan
 from opensafely_lab.pipeline.ports import Ports
 
@@ -89,7 +90,7 @@ def plot(*, id: int = 1, of: int = 0) -> PlotRequest:
     return PlotRequest(id, "bars", 3, of, "bar", "People")
 
 
-def ran(*requests: Request, outputs: tuple[int, ...] = (2,), **control: bytes) -> Left:
+def ran(*requests: Request, outputs: tuple[int, ...] = (2,), **written: bytes) -> Left:
     """What a notebook leaves that ran to its end. Its own files are named with `_` for `.`: `cells_json=b"..."`."""
     files = {
         "status.json": b'{"state": "succeeded", "class": null, "cell": null}',
@@ -97,7 +98,7 @@ def ran(*requests: Request, outputs: tuple[int, ...] = (2,), **control: bytes) -
         "requests.json": RequestList(requests or (table(),)).text().encode(),
         "executed.ipynb": b"patient 17 lives in Hay-on-Wye",
     }
-    return Left(files | {name.replace("_", "."): data for name, data in control.items()})
+    return Left(files | {name.replace("_", "."): data for name, data in written.items()})
 
 
 def failed(failure: str = "ValueError", cell: int | None = 1, *, end: RunEnd = FAILED) -> Left:
@@ -155,12 +156,20 @@ class Scene:
     def plan(self) -> Plan:
         return load_plan(self.study, "report", {}, from_text=False)
 
+    def authorised(self) -> Authorised:
+        """What the dummy run would fix, without running it."""
+        left = self.left["dummy"].control
+        definition = model_json.digest(model_json.from_bytes(self.definitions[0]))
+        cells = control.parse_cells(left["cells.json"])
+        requests = parse(left["requests.json"] or RequestList(()).text().encode())
+        return Authorised(requests, Layout(cells.outputs, cells.execution_counts), {"people": definition})
+
     def dummy(self, **options: Any) -> DummyRun:
         return dummy_run(self.plan(), self.ports, Banner("dummy", "report", "report.ipynb", "opensafely"), **options)
 
     def real(self, authorised: Authorised | None = None, **options: Any) -> RealRun:
         banner = Banner("level4", "report", "report.ipynb", "opensafely")
-        known = authorised or self.dummy().authorised
+        known = authorised or self.authorised()
         return real_run(self.plan(), known, options.pop("records", self.records), self.ports, banner, **options)
 
 

@@ -117,8 +117,12 @@ TABLE = ShownTable(
         ("60-79", "male", "90"),
         ("80 and over", "female", "10"),
         ("80 and over", "male", REDACTED),
+        ("All", "female", "230"),
+        ("All", "male", "210"),
+        ("All", "All", "440"),
         ("=1+1", "@x", "-5"),
     ),
+    total_rows=(8, 9, 10),
 )
 
 
@@ -134,7 +138,7 @@ class FakeDesk:
         self.timers: list[threading.Timer] = []
         self.rows: dict[str, RunRow] = {}
         self.committed = os.environ.get("OSL_FAKE_DIRTY") != "1"
-        self.level4_runs = 0
+        self.cancelled: set[str] = set()
         for row in _earlier_rows() if os.environ.get("OSL_FAKE_EARLIER") == "1" else []:
             self.rows[row.id] = row
 
@@ -202,6 +206,18 @@ class FakeDesk:
         self._later(row.id, list(SUBMITTED if asked.kind is RunKind.SUBMITTED else LOCAL))
         return row
 
+    def cancel(self, run: str) -> RunRow:
+        """The wish is noted at once; the backend ends the job a stage later."""
+        row = self.rows.get(run)
+        if row is None:
+            raise Missing("There is no such run.")
+        if row.kind is RunKind.LOCAL:
+            raise Refused("This run is not with a backend.")
+        self.cancelled.add(run)
+        if not any(timer.is_alive() for timer in self.timers if timer.args[0] == run):
+            self._later(run, [])
+        return row
+
     def result(self, run: str) -> Result:
         row = self.rows.get(run)
         if row is None or not row.has_result:
@@ -230,7 +246,15 @@ class FakeDesk:
     def _advance(self, run: str, stages: list[Stage]) -> None:
         with self.lock:
             row = self.rows[run]
-            if stages:
+            if run in self.cancelled:
+                stages = []
+                problem = Problem(
+                    code="cancelled",
+                    sentence="The job was cancelled; nothing of it is kept.",
+                    next_step="Submit it again when you need it.",
+                )
+                self.rows[run] = row.model_copy(update={"stage": Stage.CANCELLED, "progress": 1.0, "problem": problem})
+            elif stages:
                 progress = 1 - len(stages) / 8
                 self.rows[run] = row.model_copy(update={"stage": stages[0], "progress": progress})
             else:

@@ -1,4 +1,4 @@
-"""An executor that runs nothing: what a run "left" is what the test says. Held to `executor_cases.keeps_its_states`."""
+"""An executor that runs nothing: what a run "left" is what the test says (tests/rules/test_fake_executor.py)."""
 
 from __future__ import annotations
 

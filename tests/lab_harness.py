@@ -175,6 +175,7 @@ def _write(file: Path, content: object) -> None:
 def _environment(places: Mapping[str, Path]) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "JPY_", "OPENSAFELY_"))}
     return kept | {
+        "OPENSAFELY_LAB_CACHE": os.environ["OPENSAFELY_LAB_CACHE"],
         "HOME": str(places["home"]),
         "JUPYTER_CONFIG_DIR": str(places["config"]),
         "JUPYTER_DATA_DIR": str(places["data"]),

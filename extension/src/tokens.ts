@@ -11,6 +11,8 @@ export interface ILabClient {
   /** Call `heard` with the runs now and after each change, until `ending` is aborted or the connection ends. */
   follow(heard: (runs: readonly RunRow[]) => void, ending: AbortSignal): Promise<void>;
   start(asked: StartRun): Promise<RunRow>;
+  /** Ask for the job of a run to be ended; the run as it is then. */
+  cancel(id: string): Promise<RunRow>;
   result(id: string): Promise<Result>;
   createStudy(asked: CreateStudy): Promise<StudyCreated>;
   /** The Content-Security-Policy that our server gives to JupyterLab's page, or "". */
@@ -34,6 +36,10 @@ export interface IJobs {
   readonly ended: ISignal<IJobs, RunRow>;
   find(id: string): RunRow | null;
   start(asked: StartRun): Promise<RunRow>;
+  /** Ask for a run's job to be ended. That it has ended is heard like any other news. */
+  cancel(id: string): Promise<void>;
+  /** The runs whose end has been asked for, and has not come yet. */
+  readonly cancelling: ReadonlySet<string>;
 }
 
 export const IJobs = new Token<IJobs>('opensafely-lab:IJobs', 'The runs of the current study, live.');
@@ -57,6 +63,7 @@ export namespace CommandIDs {
   export const run = 'opensafely:run';
   export const submit = 'opensafely:submit';
   export const fix = 'opensafely:fix';
+  export const cancel = 'opensafely:cancel';
   export const openPanel = 'opensafely:open-panel';
   export const openRun = 'opensafely:open-run';
   export const openResult = 'opensafely:open-result';

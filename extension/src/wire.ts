@@ -142,7 +142,7 @@ export const runRow: decode.Decoder<RunRow> = decode.record(fields => ({
 }));
 
 /** Where a run is, for the progress bar and the panel. */
-export type Stage = 'queued' | 'dummy-run' | 'sending' | 'waiting' | 'preparing' | 'executing' | 'checking' | 'done' | 'failed' | 'refused';
+export type Stage = 'queued' | 'dummy-run' | 'sending' | 'waiting' | 'preparing' | 'executing' | 'checking' | 'done' | 'failed' | 'refused' | 'cancelled';
 
 export const stage: decode.Decoder<Stage> = decode.oneOf<Stage>(
   'queued',
@@ -154,7 +154,8 @@ export const stage: decode.Decoder<Stage> = decode.oneOf<Stage>(
   'checking',
   'done',
   'failed',
-  'refused'
+  'refused',
+  'cancelled'
 );
 
 /** Ask for a run of the notebook at `path` (a Contents path). `fixes` allows one-click repairs. */

@@ -53,12 +53,16 @@ class NotKept(PlatformError):
 
 @frozen
 class Tools:
-    """What an attempt needs. `at` is called after each step by its name: tests kill the process there."""
+    """What an attempt needs. `ring` wakes the teller: there is something to tell.
+
+    `at` is called after each step by its name: tests kill the process there.
+    """
 
     store: Store
     work: Work
     unpack: Unpack
     now: Callable[[], datetime]
+    ring: Callable[[], None]
     at: Callable[[str], None]
 
 
@@ -109,6 +113,7 @@ def _work(tools: Tools, order: Order, bundle: bytes) -> WorkResult:
         """Progress is told where ends are told at once; else its moments would be further slots."""
         if code in PROGRESS_CODES and order.policy.result_step_seconds == 0:
             tools.store.write(lambda session: jobs.tell(session, order.assignment.job, code, tools.now()))
+            tools.ring()
             tools.at("told")
 
     return tools.work.run(order, tell)

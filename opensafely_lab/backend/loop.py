@@ -96,9 +96,9 @@ class Agent:
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
         self._store = frame.store
-        self._tools = Tools(frame.store, frame.work, frame.unpack, frame.now, frame.at)
         self._stop = threading.Event()
         self._work_bell, self._tell_bell, self._ask_bell = _Bell(), _Bell(), _Bell()
+        self._tools = Tools(frame.store, frame.work, frame.unpack, frame.now, self._tell_bell.ring, frame.at)
         self._probe = Probe("none", {}, ready=False)
         # Of this process alone; the truth is in the database.
         self._lock = threading.Lock()

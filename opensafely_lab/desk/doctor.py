@@ -121,6 +121,7 @@ def disk(folder: Path) -> Check:
 
 def sandbox(state: State, cache: Path) -> Check:
     """Ask the executor itself: it runs something and looks what that could reach."""
+    from opensafely_lab.jobs.executors.bubblewrap import INSTALL
     from opensafely_lab.jobs.executors.sandbox import SandboxExecutor
     from opensafely_lab.jobs.root import ensure_root
 
@@ -128,15 +129,20 @@ def sandbox(state: State, cache: Path) -> Check:
         state.make()
         report = SandboxExecutor(state.room("doctor", 0o711), ensure_root(cache)).probe()
     except OSError as error:
-        return Check("sandbox", False, f"{error.filename}: {error.strerror}", "Name another folder with --state.")
+        place = f"{error.filename}: " if error.filename else ""
+        advice = "Free some space, or name another folder with --state."
+        return Check("sandbox", False, f"{place}{error.strerror}", advice)
     missing = [layer for layer in report.layers if not layer.ok]
     if report.ok:
         return Check("sandbox", True, ", ".join(layer.name for layer in report.layers))
+    lacking = {layer.name for layer in missing}
     return Check(
         "sandbox",
         False,
         "; ".join(f"{layer.name}: {layer.detail}" for layer in missing),
-        "It needs Linux with unprivileged user namespaces "
+        INSTALL
+        if "bubblewrap" in lacking
+        else "It needs Linux with unprivileged user namespaces "
         "(sysctl kernel.unprivileged_userns_clone=1; on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0). "
         "Hosted notebooks such as Binder cannot give them.",
     )

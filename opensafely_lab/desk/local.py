@@ -195,6 +195,8 @@ def summary(result: Shown, order: Order) -> list[str]:
         lines.append(f"  {output['name']}: {output['verdict']}, {output['treatment']}. {output['sentence']}")
     for place in record["placeholders"]:
         lines.append(f"  cell {place['cell'] + 1}: held. {place['sentence']}")
+    for file in record["files"]:
+        lines.append(f"  {file['pattern']}: held. {file['sentence']}")
     if not record["outputs"] and not record["placeholders"]:
         lines.append("  The notebook asked for nothing and wrote nothing.")
     lines.append(f"Result: {order.out / str(files.NOTEBOOK)}" if order.out else "Keep the result with --out DIR.")

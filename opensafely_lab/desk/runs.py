@@ -27,7 +27,7 @@ from opensafely_lab.wire.lab import Problem, RunKind, RunRow, Stage
 
 KEPT = 50
 LARGEST_RESULT = 64 << 20
-ENDED = frozenset({Stage.DONE, Stage.FAILED, Stage.REFUSED})
+ENDED = frozenset({Stage.DONE, Stage.FAILED, Stage.REFUSED, Stage.CANCELLED})
 PROGRESS: Mapping[Stage, float] = {
     Stage.QUEUED: 0.02,
     Stage.DUMMY_RUN: 0.15,
@@ -39,6 +39,7 @@ PROGRESS: Mapping[Stage, float] = {
     Stage.DONE: 1.0,
     Stage.FAILED: 1.0,
     Stage.REFUSED: 1.0,
+    Stage.CANCELLED: 1.0,
 }
 _ID = re.compile(r"[a-z0-9]{16}\Z")
 

@@ -136,7 +136,10 @@ def require_sandbox(options: Options) -> None:
         options.say("Building what the sandbox runs in (half a minute, once).")
     found = sandbox(options.state, options.cache)
     if not found.ok:
-        raise NoSandbox(f"The backend needs a sandbox, and {found.detail}.", next_step=found.next_step)
+        raise NoSandbox(
+            f"The backend needs a sandbox, which this computer does not give it ({found.detail}).",
+            next_step=found.next_step,
+        )
 
 
 def banner(everything: Running) -> str:

@@ -12,6 +12,8 @@ REDACTED = "[REDACTED]"
 
 # In place of what a cell of the notebook wrote by itself, whatever it was and whether or not it was.
 PLACEHOLDER_SENTENCE = "What this cell writes itself is not shown: only tables and figures asked for with safe are."
+FILE_SENTENCE = "What a notebook writes into files is not shown: only tables and figures asked for with safe are."
+FILE_NEXT_STEP = "Ask for it with safe.table or safe.plot; each comes back as a file too."
 PLACEHOLDER_NEXT_STEP = "Ask for it with safe.table or safe.plot; look at printed output in a run on dummy data."
 
 

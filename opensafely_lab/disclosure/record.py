@@ -19,6 +19,8 @@ from attrs import frozen
 
 from opensafely_lab.disclosure.gate import HELD_NEXT_STEP
 from opensafely_lab.disclosure.outcome import (
+    FILE_NEXT_STEP,
+    FILE_SENTENCE,
     PLACEHOLDER_NEXT_STEP,
     PLACEHOLDER_SENTENCE,
     Outcome,
@@ -40,22 +42,45 @@ class ShownFile:
     data: bytes
 
 
+@frozen
+class DeclaredFile:
+    """A file that project.yaml declares for the author to see: the label and the pattern, as submitted."""
+
+    label: str
+    pattern: str
+
+
 def record(
-    outcomes: Sequence[Outcome], *, policy: Policy, dummy: bool, placeholders: Iterable[int] = ()
+    outcomes: Sequence[Outcome],
+    *,
+    policy: Policy,
+    dummy: bool,
+    placeholders: Iterable[int] = (),
+    declared: Iterable[DeclaredFile] = (),
 ) -> dict[str, Any]:
-    """The record of one result. `placeholders` are the notebook cells that get a placeholder."""
+    """The record of one result: a verdict and a reason for everything that an author could expect to see.
+
+    `placeholders` are the notebook cells that get a placeholder, `declared` the files of the action.
+    Both are told from the submitted source and the dummy run, whatever the real run wrote.
+    """
     return {
         "version": RECORD_VERSION,
         "gate": GATE_VERSION,
         "policy": {"name": policy.name, "version": policy.version, "sha256": policy_digest(policy)},
         "data": "dummy" if dummy else "real",
-        "level": "Level 4 - not released",
+        "level": "Dummy data" if dummy else "Level 4 - not released",
         "outputs": [_output(number, outcome) for number, outcome in enumerate(outcomes, start=1)],
         "placeholders": [
-            {"cell": cell, "sentence": PLACEHOLDER_SENTENCE, "next_step": PLACEHOLDER_NEXT_STEP}
-            for cell in sorted(set(placeholders))
+            {"cell": cell, **_held(PLACEHOLDER_SENTENCE, PLACEHOLDER_NEXT_STEP)} for cell in sorted(set(placeholders))
+        ],
+        "files": [
+            {"label": file.label, "pattern": file.pattern, **_held(FILE_SENTENCE, FILE_NEXT_STEP)} for file in declared
         ],
     }
+
+
+def _held(sentence: str, next_step: str) -> dict[str, str]:
+    return {"verdict": Verdict.HELD.value, "sentence": sentence, "next_step": next_step}
 
 
 def record_bytes(made: Mapping[str, Any]) -> bytes:

@@ -196,6 +196,9 @@ class Kernel:
             "OSL_CELLS": json.dumps(cells),
             "OSL_REQUESTS": str(places.report / "requests.json"),
         }
+        if "OSL_PLACES" in os.environ:
+            # A plain process has no namespace that ends with it: ipykernel looks whether its parent lives.
+            ours["JPY_PARENT_PID"] = str(os.getpid())
         environment = {**os.environ, **ours}
         words = [sys.executable, *_same_flags(), "-m", "opensafely_lab.notebooks.batch_kernel", "-f", str(file)]
         self.process = subprocess.Popen(

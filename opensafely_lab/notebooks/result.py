@@ -31,6 +31,10 @@ FIGURE_MIME = "application/vnd.opensafely.figure+json"
 HELD_MIME = "application/vnd.opensafely.held+json"
 MIME_VERSION = 1
 
+# The cells that say what the metadata says too: viewers with a banner of their own leave them out.
+BANNER_CELL = "osl-banner"
+PARAMETERS_CELL = "osl-parameters"
+
 Level = Literal["dummy", "level4", "released"]
 TITLES: Mapping[Level, str] = {
     "dummy": "DUMMY DATA",
@@ -105,7 +109,7 @@ def build(
         is_code = 0 <= outcome.cell < len(notebook.cells) and notebook.cells[outcome.cell].kind == "code"
         (under.setdefault(outcome.cell, []) if is_code else elsewhere).append(outcome)
     placeholders = set(layout.outputs)
-    cells = [_markdown("osl-banner", _banner_text(banner)), *_parameter_cells(parameters)]
+    cells = [_markdown(BANNER_CELL, _banner_text(banner)), *_parameter_cells(parameters)]
     for index, cell in enumerate(notebook.cells):
         outputs = [_output(outcome, banner.level) for outcome in under.get(index, [])]
         if cell.kind == "code" and index in placeholders:
@@ -228,13 +232,14 @@ def _banner_text(banner: Banner) -> str:
 def _parameter_cells(parameters: Mapping[str, ParameterValue]) -> list[dict[str, Any]]:
     if not parameters:
         return []
-    rows = "\n".join(f"| {_code_span(name)} | {_code_span(_value_text(value))} |" for name, value in parameters.items())
-    return [_markdown("osl-parameters", f"| Parameter | Value |\n| --- | --- |\n{rows}")]
+    rows = "\n".join(f"| {_code_span(name)} | {_code_span(value_text(value))} |" for name, value in parameters.items())
+    return [_markdown(PARAMETERS_CELL, f"| Parameter | Value |\n| --- | --- |\n{rows}")]
 
 
-def _value_text(value: ParameterValue) -> str:
+def value_text(value: ParameterValue) -> str:
+    """A parameter as people read it."""
     if isinstance(value, list):
-        return "[" + ", ".join(_value_text(item) for item in value) + "]"
+        return "[" + ", ".join(value_text(item) for item in value) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

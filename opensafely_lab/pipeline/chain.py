@@ -249,7 +249,14 @@ def _show(
     plan: Plan, outcomes: Sequence[Outcome], layout: Layout, banner: Banner, ports: Ports, *, dummy: bool
 ) -> Shown:
     notebook = results.build(plan.notebook, parameters=plan.parameters, outcomes=outcomes, layout=layout, banner=banner)
-    return lay_out(notebook, outcomes, policy=ports.policy, dummy=dummy, placeholders=layout.outputs)
+    return lay_out(
+        notebook,
+        outcomes,
+        policy=ports.policy,
+        dummy=dummy,
+        placeholders=layout.outputs,
+        outputs=plan.action.outputs,
+    )
 
 
 def _executed(run: NotebookRun) -> bytes | None:

@@ -72,9 +72,12 @@ def ask(task: str, message: Mapping[str, Any], *, scratch: Path, limits: ChildLi
         raise ChildFailed(
             "A trusted step on the records did not finish.", next_step="Tell the operator of the backend."
         ) from None
-    if done.returncode != 0:
-        raise ChildFailed("A trusted step on the records failed.", next_step="Tell the operator of the backend.")
-    return json.loads(done.stdout)
+    try:
+        if done.returncode == 0:
+            return json.loads(done.stdout)
+    except ValueError:
+        pass  # raised from here, ours would carry the text that it could not read
+    raise ChildFailed("A trusted step on the records failed.", next_step="Tell the operator of the backend.")
 
 
 def _cap() -> None:

@@ -7,6 +7,7 @@ name, which the dummy run fixed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from opensafely_lab.disclosure import record
 from opensafely_lab.disclosure.outcome import Outcome, Verdict
 from opensafely_lab.disclosure.policy import Policy
 from opensafely_lab.errors import PlatformError, Refused
+from opensafely_lab.study.project import Output
 
 NOTEBOOK = PurePosixPath("result.ipynb")
 
@@ -49,15 +51,22 @@ class Shown:
 
 
 def lay_out(
-    notebook: bytes, outcomes: Sequence[Outcome], *, policy: Policy, dummy: bool, placeholders: Iterable[int]
+    notebook: bytes,
+    outcomes: Sequence[Outcome],
+    *,
+    policy: Policy,
+    dummy: bool,
+    placeholders: Iterable[int],
+    outputs: Iterable[Output] = (),
 ) -> Shown:
     """The files of one run."""
     withheld = sorted(set(placeholders))
-    made = record.record(outcomes, policy=policy, dummy=dummy, placeholders=withheld)
+    declared = [record.DeclaredFile(o.label, o.pattern) for o in outputs if o.level == "moderately_sensitive"]
+    made = record.record(outcomes, policy=policy, dummy=dummy, placeholders=withheld, declared=declared)
     files = [(NOTEBOOK, notebook)]
     files += [(PurePosixPath(file.path), file.data) for file in record.shown_files(outcomes)]
     files.append((PurePosixPath(record.FILENAME), record.record_bytes(made)))
-    held = bool(withheld) or any(outcome.verdict is Verdict.HELD for outcome in outcomes)
+    held = bool(withheld or declared) or any(outcome.verdict is Verdict.HELD for outcome in outcomes)
     return Shown(tuple(files), held)
 
 
@@ -70,22 +79,30 @@ def check_out(out: Path) -> None:
 
 
 def write(shown: Shown, out: Path) -> None:
-    """Write the files; on a full disk none is left half-written. Raises `OutNotWritable`."""
-    written: list[Path] = []
+    """Write the files; on a full disk nothing of ours is left, and it can be tried again. Raises `OutNotWritable`."""
+    made: list[Path] = []  # files and folders, in order
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        made += _make_folder(out)
         for name, data in shown.files:
             place = out / name
-            place.parent.mkdir(exist_ok=True)
-            written.append(place)
+            made += _make_folder(place.parent)
             with place.open("xb") as file:
+                made.append(place)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
     except OSError as error:
-        for place in written:
-            place.unlink(missing_ok=True)
+        for place in reversed(made):
+            with contextlib.suppress(OSError):
+                place.rmdir() if place.is_dir() else place.unlink()
         raise OutNotWritable(
             f"The result could not be written to --out: {os.strerror(error.errno or 0)}.",
             next_step="Make room or name another folder, and run it again.",
         ) from error
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make the folder and those above it that are missing; returns them, the outermost first."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]

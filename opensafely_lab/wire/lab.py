@@ -22,6 +22,7 @@ class Stage(StrEnum):
     DONE = "done"
     FAILED = "failed"
     REFUSED = "refused"
+    CANCELLED = "cancelled"
 
 
 class RunKind(StrEnum):

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from opensafely_lab.jobs.executors.protocol import Executor, Limits, Mount, RunResult, RunSpec
+from opensafely_lab.jobs.executors.protocol import (
+    EndKind,
+    Executor,
+    Limits,
+    Mount,
+    RunResult,
+    RunSpec,
+    RunState,
+    UnknownRun,
+)
 from opensafely_lab.jobs.executors.sandbox import SandboxExecutor
 from opensafely_lab.jobs.loop import run_to_end
 from opensafely_lab.jobs.root import JobRoot, ensure_root
@@ -64,6 +73,51 @@ def executor(request: pytest.FixtureRequest, job_root: JobRoot, proven_states: d
 def one_executor(job_root: JobRoot, proven_states: dict[str, Path]) -> Executor:
     """For what does not depend on the executor."""
     return SandboxExecutor(proven_states["sandbox"], job_root)
+
+
+def keeps_its_states(executor: Executor, spec: RunSpec, *, hangs: RunSpec) -> None:
+    """From ABSENT to COLLECTED and back, with every call repeated. `spec` ends by itself, `hangs` does not."""
+    assert executor.state(spec.id) is RunState.ABSENT
+    for _ in range(2):
+        executor.prepare(spec)
+        assert executor.state(spec.id) is RunState.READY
+    for _ in range(2):
+        executor.execute(spec.id)
+        assert executor.state(spec.id) is RunState.RUNNING
+    assert executor.wait(spec.id, 0.01) is RunState.RUNNING
+    assert executor.wait(spec.id) is RunState.ENDED
+    executor.execute(spec.id)
+    assert executor.state(spec.id) is RunState.ENDED
+    first = executor.finalise(spec.id)
+    assert first.end.succeeded
+    assert executor.state(spec.id) is RunState.COLLECTED
+    assert executor.finalise(spec.id) == first
+    executor.terminate(spec.id)
+    executor.prepare(spec)
+    assert executor.state(spec.id) is RunState.COLLECTED
+    for _ in range(2):
+        executor.discard(spec.id)
+        assert executor.state(spec.id) is RunState.ABSENT
+    assert not first.folder.exists()
+
+    executor.prepare(hangs)
+    executor.execute(hangs.id)
+    for _ in range(2):
+        executor.terminate(hangs.id)
+        assert executor.state(hangs.id) is RunState.ENDED
+    assert executor.finalise(hangs.id).end.kind is EndKind.TERMINATED
+    executor.discard(hangs.id)
+
+    executor.prepare(hangs)
+    executor.terminate(hangs.id)
+    executor.execute(hangs.id)
+    assert executor.finalise(hangs.id).end.kind is EndKind.TERMINATED
+    executor.discard(hangs.id)
+    for call in (executor.execute, executor.finalise):
+        with pytest.raises(UnknownRun):
+            call("no-such-run")
+    with pytest.raises(ValueError):
+        executor.state("../x")
 
 
 _numbers = itertools.count()

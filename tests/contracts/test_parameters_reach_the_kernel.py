@@ -9,6 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ values = st.sampled_from(list(ParameterType)).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(values)
 def test_a_bound_value_is_written_as_the_literal_of_that_very_value(typed: tuple[ParameterType, Any]) -> None:
     kind, value = typed

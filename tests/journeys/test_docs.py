@@ -74,6 +74,7 @@ def test_every_command_that_is_run_does_what_the_document_says(document, tmp_pat
         **{k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "JPY_", "OPENSAFELY_LAB"))},
         "HOME": str(tmp_path),
         "OPENSAFELY_LAB_STATE": str(tmp_path / ".state"),
+        "OPENSAFELY_LAB_CACHE": os.environ["OPENSAFELY_LAB_CACHE"],
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONIOENCODING": "utf-8",
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from attrs import define
-from command_line import COMMAND, Up, environment, git, processes, wait_for
+from command_line import COMMAND, Up, environment, git, wait_for
 
 from opensafely_lab.wire.base import ENDS, JobCode
 
@@ -69,13 +69,10 @@ class Job:
     process: subprocess.Popen[bytes]
     told: Path
     id: str = ""
+    sandboxed: tuple[int, ...] = ()  # supervisor and kernel of its first run
 
     def said(self) -> str:
         return self.told.read_text()
-
-    def code(self) -> str:
-        with closing(sqlite3.connect(self.up.state.folder / "site" / "site.sqlite", timeout=20)) as site:
-            return site.execute("select code from job_events where job = ? order by id", (self.id,)).fetchall()[-1][0]
 
     def events(self) -> list[JobCode]:
         with closing(sqlite3.connect(self.up.state.folder / "site" / "site.sqlite", timeout=20)) as site:
@@ -118,6 +115,8 @@ def asleep(up: Up, tmp_path: Path) -> Iterator[Job]:
     job.id = found[1]
     wait_for(lambda: JobCode.EXECUTING in job.events() and up.inside(KERNEL), 120)
     time.sleep(2.0)  # the kernel has begun to sleep
+    job.sandboxed = (*up.inside(SUPERVISOR), *up.inside(KERNEL))
+    assert len(job.sandboxed) == 2
     yield job
     if process.poll() is None:
         process.kill()
@@ -135,7 +134,7 @@ def ends(job: Job, code: JobCode, exit_code: int, attempts: list[str]) -> None:
     (at_level_4,) = [one for one in job.up.level4.jobs() if one.id == job.id]
     assert (at_level_4.succeeded, at_level_4.result) == (succeeded, succeeded)
     assert list((job.up.state.folder / "backend" / "level3" / "scratch").iterdir()) == []
-    wait_for(lambda: not [words for _, _, words in processes() if KERNEL in words], 30)
+    wait_for(lambda: not [pid for pid in job.sandboxed if Path(f"/proc/{pid}").exists()], 30)
 
 
 @pytest.mark.parametrize(("child", "attempts"), [("agent", ["lost", "done"]), ("site", ["done"])])

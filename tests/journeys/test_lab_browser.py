@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fake_desk
 import pytest
+from contrast import ENOUGH, lowest_contrast
 from lab_harness import TOKEN, Lab, Watched, launch, listener, open_lab, running_lab, screenshot
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -152,6 +153,72 @@ def test_a_notebook_is_submitted_from_its_toolbar_and_its_result_is_read_in_the_
         _no_breakage(watched)
 
 
+@pytest.mark.parametrize("theme", ["lab", "foreign_lab"])
+def test_totals_are_bold_and_repeated_labels_quiet_and_all_of_it_can_be_read(
+    browser: Browser, theme: str, request: pytest.FixtureRequest
+) -> None:
+    """The one Lab is light, the other dark."""
+    lab = request.getfixturevalue(theme)
+    with open_lab(browser, lab) as watched:
+        _result(watched.page, "bleeding", 2)
+        inside = watched.page if theme == "lab" else watched.page.frame_locator(".osl-Frame")
+        table = inside.get_by_test_id("osl-table")
+        expect(table.locator(".osl-mod-total")).to_have_count(3)
+        weight = "cell => Number(getComputedStyle(cell).fontWeight)"
+        assert table.locator(".osl-mod-total td").first.evaluate(weight) >= 600
+        assert table.locator("tbody td").first.evaluate(weight) < 600
+        quiet = table.locator(".osl-mod-repeated")
+        assert quiet.all_text_contents() == ["under 40", "40-59", "60-79", "80 and over", "All", "All"]
+        contrast, where = lowest_contrast(table)
+        assert contrast >= ENOUGH, where
+        table.scroll_into_view_if_needed()
+        screenshot(watched.page, f"totals-{theme}")
+
+
+def test_a_submitted_job_is_cancelled_from_the_panel_and_says_so(browser: Browser, lab: Lab) -> None:
+    with open_lab(browser, lab, path=NOTEBOOK) as watched:
+        page = watched.page
+        begun = {"path": NOTEBOOK, "kind": "submitted", "parameters": {"drug": "naproxen"}, "fixes": ["commit"]}
+        _, started = lab.ask("runs", body=begun)
+        _execute(page, "opensafely:open-panel")
+        run = page.locator(f'[data-run="{started["run"]["id"]}"]')  # type: ignore[index]
+        expect(run).to_be_visible()
+        cancel = run.get_by_test_id("osl-cancel")
+        expect(run).to_have_attribute("data-stage", "dummy-run")
+        expect(cancel).to_have_count(0)  # the backend has nothing of it yet
+        cancel.click()
+        page.get_by_role("button", name="Let it run").click()
+        expect(cancel).to_be_enabled()
+        cancel.click()
+        expect(page.locator(".jp-Dialog")).to_contain_text("keeps nothing of it")
+        screenshot(page, "cancel-dialog")
+        page.get_by_role("button", name="Cancel the job").click()
+        expect(cancel).to_have_text("Cancelling…")
+        expect(cancel).to_be_disabled()
+        expect(run).to_have_attribute("data-stage", "cancelled")
+        expect(run).to_contain_text("Cancelled")
+        expect(run.get_by_test_id("osl-problem")).to_contain_text("The job was cancelled; nothing of it is kept.")
+        expect(cancel).to_have_count(0)
+        expect(run.get_by_role("progressbar")).to_have_count(0)
+        contrast, where = lowest_contrast(run)
+        assert contrast >= ENOUGH, where
+        screenshot(page, "cancelled")
+        _no_breakage(watched)
+
+
+def test_only_a_job_that_goes_on_can_be_cancelled(browser: Browser, lab: Lab) -> None:
+    with open_lab(browser, lab) as watched:
+        page = watched.page
+        _execute(page, "opensafely:open-panel")
+        expect(page.locator('[data-run="earlier000000001"]').get_by_test_id("osl-cancel")).to_be_visible()
+        for ended in range(2, 7):
+            assert page.locator(f'[data-run="earlier{ended:09d}"]').get_by_test_id("osl-cancel").count() == 0
+        _, begun = lab.ask("runs", body={"path": NOTEBOOK, "kind": "local", "parameters": {}, "fixes": []})
+        run = page.locator(f'[data-run="{begun["run"]["id"]}"]')  # type: ignore[index]
+        expect(run).to_have_attribute("data-stage", "checking")
+        assert run.get_by_test_id("osl-cancel").count() == 0
+
+
 def test_a_run_on_dummy_data_says_so_wherever_its_numbers_are(browser: Browser, lab: Lab) -> None:
     with open_lab(browser, lab, path=NOTEBOOK) as watched:
         page = watched.page
@@ -177,7 +244,7 @@ def test_what_was_typed_wrongly_cannot_be_sent(browser: Browser, lab: Lab) -> No
             expect(page.locator(ACCEPT)).to_be_disabled()
             field.fill(before)
             expect(page.locator(ACCEPT)).to_be_enabled()
-        page.get_by_text("Cancel").click()
+        page.locator(".jp-Dialog").get_by_text("Cancel").click()
 
 
 def test_a_notebook_that_is_in_no_study_is_explained(browser: Browser, lab: Lab) -> None:

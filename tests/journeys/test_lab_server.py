@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fake_desk
 import pytest
@@ -43,6 +44,32 @@ def test_nobody_is_answered_without_the_token(lab: Lab, path: str) -> None:
 
 def test_a_run_cannot_be_started_without_the_token(lab: Lab) -> None:
     assert lab.ask("runs", body=START, token=None)[0] == 403
+
+
+def test_nothing_is_cancelled_without_the_token(lab: Lab) -> None:
+    assert lab.ask("runs/earlier000000001/cancel", body={}, token=None)[0] == 403
+
+
+def test_a_cancel_is_answered_with_the_run_and_its_end_is_told_later(lab: Lab) -> None:
+    status, answer = lab.ask("runs/earlier000000001/cancel", body={})
+    assert (status, answer["id"], answer["stage"]) == (202, "earlier000000001", "executing")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        rows: list[dict[str, Any]] = lab.ask("runs")[1]["runs"]  # type: ignore[assignment]
+        (row,) = [row for row in rows if row["id"] == "earlier000000001"]
+        if row["stage"] == "cancelled":
+            break
+        time.sleep(0.1)
+    assert row["problem"]["sentence"] == "The job was cancelled; nothing of it is kept."
+
+
+@pytest.mark.parametrize(("run", "status"), [("earlier000000005", 409), ("0" * 16, 404), ("..%2Fx", 404), ("A", 404)])
+def test_what_is_no_job_cannot_be_cancelled(lab: Lab, run: str, status: int) -> None:
+    assert lab.ask(f"runs/{run}/cancel", body={})[0] == status
+
+
+def test_a_cancel_is_never_a_get(lab: Lab) -> None:
+    assert lab.ask("runs/earlier000000001/cancel")[0] == 405
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from examples import examples
 from gate_examples import INT, STR, column, cut, table, text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -96,7 +97,7 @@ def test_vector_20_people_are_counted_and_not_rows(tmp_path: Path) -> None:
     assert {row[1] for row in outcome.table.rows if row[0] == "East"} == {REDACTED}
 
 
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(4), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(ROWS), max_size=30))
 def test_order_and_duplicates_of_rows_change_nothing_that_is_shown(
     tmp_path: Path, seed: int, doubled: list[Row]

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 import pytest
 import studies
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -183,7 +184,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(nodes=st.lists(json_values, max_size=2), top=json_values)
 def test_no_rubbish_gets_past_the_reader_in_another_way_than_refused(nodes, top):
     obj = valid() | {"nodes": valid()["nodes"] + nodes, "population": top}

@@ -54,6 +54,7 @@ WOMEN = call("eq", Column("sex", ValueType.STR), Literal("female", ValueType.STR
 
 def test_a_dummy_run_fixes_the_requests_the_layout_and_the_definitions(scene: Scene) -> None:
     done = scene.dummy()
+    assert done.authorised == scene.authorised()
     assert done.authorised.requests.requests == (table(),)
     assert done.authorised.layout.outputs == (2,)
     assert dict(done.authorised.layout.execution_counts) == {1: 1, 2: 2}
@@ -79,7 +80,7 @@ def test_a_real_run_shows_what_the_gate_computes_on_the_records(scene: Scene) ->
 
 
 def test_a_job_gets_the_study_and_its_extracts_and_nothing_else(scene: Scene) -> None:
-    scene.real()
+    scene.real(scene.dummy().authorised)
     runs = [spec for spec in scene.executor.prepared if "opensafely_lab.notebooks.execute" in spec.argv]
     assert [[str(mount.inside) for mount in spec.mounts] for spec in runs] == [["/study", "/inputs/0/people.arrow"]] * 2
     assert [job["inputs"] for job in scene.jobs] == [{DATASET: "/inputs/0/people.arrow"}] * 2
@@ -127,14 +128,13 @@ def test_a_notebook_that_asks_for_nothing_needs_no_gate(scene: Scene, asked: Ste
 def test_a_definition_that_reads_otherwise_behind_the_wall_is_refused_before_any_record_is_read(
     scene: Scene, asked: Steps
 ) -> None:
-    authorised = scene.dummy().authorised
-    del asked[:]
+    authorised = scene.authorised()
     scene.definitions = [definition("female")]
     with pytest.raises(DefinitionChanged) as refused:
         scene.real(authorised)
     assert "people" in refused.value.sentence
     assert asked == []
-    assert scene.modes == ["dummy"]
+    assert scene.modes == []
     assert scene.is_clean
 
 
@@ -142,11 +142,11 @@ def test_a_definition_that_reads_otherwise_behind_the_wall_is_refused_before_any
 def test_each_definition_must_have_been_authorised_and_each_authorised_one_be_there(
     scene: Scene, change: dict[str, str]
 ) -> None:
-    authorised = scene.dummy().authorised
+    authorised = scene.authorised()
     definitions = {**authorised.definitions, **change} if change else {}
     with pytest.raises(DefinitionChanged):
         scene.real(evolve(authorised, definitions=definitions))
-    assert scene.modes == ["dummy"]
+    assert scene.modes == []
 
 
 @pytest.mark.parametrize("answer", [b"", b"rubbish", b'{"error": {"sentence": "There is no such file."}}'])
@@ -168,12 +168,12 @@ def test_mistakes_in_dummy_tables_are_told(scene: Scene) -> None:
 
 
 def test_mistakes_in_the_records_are_not_told(scene: Scene) -> None:
-    authorised = scene.dummy().authorised
+    authorised = scene.authorised()
     (scene.records / "patients.csv").write_text("patient_id,sex\n4711,female\n")
     with pytest.raises(child.ChildFailed) as broken:
         scene.real(authorised)
     assert str(broken.value).startswith("A trusted step on the records failed.")
-    assert scene.modes == ["dummy"]
+    assert scene.modes == []
     assert scene.is_clean
 
 
@@ -196,8 +196,7 @@ def test_mistakes_in_the_records_are_not_told(scene: Scene) -> None:
 def test_a_real_run_that_asks_for_something_else_shows_nothing(
     scene: Scene, asked: Steps, real: tuple[Request, ...]
 ) -> None:
-    authorised = scene.dummy().authorised
-    del asked[:]
+    authorised = scene.authorised()
     scene.left["real"] = ran(*real) if real else ran(requests_json=b'{"version": 1, "requests": []}')
     done = scene.real(authorised)
     assert done.shown is None
@@ -235,8 +234,7 @@ LOST, TIME, MEMORY = (RunEnd(kind, None) for kind in (EndKind.LOST, EndKind.TIME
 def test_a_real_run_that_fails_shows_nothing_and_keeps_a_class_and_a_cell(
     scene: Scene, asked: Steps, end: RunEnd | None, told: str
 ) -> None:
-    authorised = scene.dummy().authorised
-    del asked[:]
+    authorised = scene.authorised()
     scene.left["real"] = failed("ValueError", 3, **({"end": end} if end else {}))
     done = scene.real(authorised)
     assert done.shown is None
@@ -270,8 +268,7 @@ def test_a_list_of_requests_that_cannot_be_read_is_told_on_dummy_data_alone(scen
 
 
 def test_an_executor_that_is_not_confidential_never_gets_real_data(scene: Scene, asked: Steps) -> None:
-    authorised = scene.dummy().authorised
-    del asked[:]
+    authorised = scene.authorised()
     scene.executor.confidential = False
     prepared = len(scene.executor.prepared)
     with pytest.raises(ExecutorUnavailable):
@@ -290,13 +287,13 @@ def test_an_executor_that_lacks_a_layer_runs_nothing(scene: Scene) -> None:
 
 
 def test_a_cancelled_run_is_ended_and_leaves_nothing(scene: Scene) -> None:
-    authorised = scene.dummy().authorised
+    authorised = scene.authorised()
     ended = len(scene.executor.prepared) + 1  # after the definition, in the notebook
     scene.ports = evolve(scene.ports, cancelled=lambda: len(scene.executor.prepared) > ended)
     scene.executor.wait = lambda run, timeout=None: FakeExecutorWait(scene, run)  # type: ignore[method-assign]
     with pytest.raises(RunCancelled):
         scene.real(authorised)
-    assert scene.modes == ["dummy"], "it ended before it could leave anything"
+    assert scene.modes == [], "it ended before it could leave anything"
     assert scene.is_clean
 
 
@@ -308,7 +305,7 @@ def FakeExecutorWait(scene: Scene, run: str) -> object:
 def test_without_records_a_study_that_needs_them_is_not_run(scene: Scene) -> None:
     with pytest.raises(PlatformError, match="no records"):
         scene.real(records=None)
-    assert scene.modes == ["dummy"]
+    assert scene.modes == []
     assert scene.is_clean
 
 
@@ -320,7 +317,7 @@ def test_without_records_a_study_that_needs_them_is_not_run(scene: Scene) -> Non
 def test_a_trusted_step_that_fails_leaves_nothing_behind(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, step: str, mode: str
 ) -> None:
-    authorised = scene.dummy().authorised
+    authorised = scene.authorised()
     trusted_steps(monkeypatch, fails=lambda task: task == step)
     with pytest.raises(child.ChildFailed):
         scene.dummy() if mode == "dummy" else scene.real(authorised)
@@ -329,7 +326,7 @@ def test_a_trusted_step_that_fails_leaves_nothing_behind(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
 def test_what_is_interrupted_leaves_no_extract_behind(scene: Scene, error: type[BaseException]) -> None:
-    authorised = scene.dummy().authorised
+    authorised = scene.authorised()
 
     def interrupt(phase: Phase) -> None:
         if phase is Phase.EXECUTING:

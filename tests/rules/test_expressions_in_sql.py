@@ -4,6 +4,7 @@ import datetime as dt
 
 import duckdb
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,7 +62,7 @@ SIGNATURES = [
 
 
 @pytest.mark.parametrize(("op", "types"), SIGNATURES, ids=lambda p: p if isinstance(p, str) else p[0].value)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(data=st.data())
 def test_every_operator_means_the_same_in_python_and_in_sql(op, types, data):
     expr = call(op, *(Column(f"c{i}", t) for i, t in enumerate(types)))
@@ -69,13 +70,13 @@ def test_every_operator_means_the_same_in_python_and_in_sql(op, types, data):
 
 
 @pytest.mark.parametrize("unit", ["days", "weeks", "months", "years"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(date=recent, number=st.integers(-100, 100))
 def test_a_constant_is_added_to_a_date_as_a_series_is(unit, date, number):
     agree(call(f"add_{unit}", Column("d", DATE), Literal(number, INT)), {"d": date})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(value=st.none() | st.integers(0, 12))
 def test_lists_mappings_cuts_and_cases_mean_the_same_in_python_and_in_sql(value):
     x = Column("x", INT)

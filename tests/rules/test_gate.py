@@ -222,6 +222,16 @@ def test_the_record_follows_its_published_schema() -> None:
             validator.validate(wrong)
 
 
+def test_what_a_cell_writes_and_every_declared_file_is_held_with_a_reason() -> None:
+    declared = [record.DeclaredFile("table", "output/table*.csv")]
+    made = record.record((), policy=OPENSAFELY, dummy=True, placeholders=[4, 2, 4], declared=declared)
+    jsonschema.Draft202012Validator(record.schema()).validate(made)
+    assert [place["cell"] for place in made["placeholders"]] == [2, 4]
+    assert [file["pattern"] for file in made["files"]] == ["output/table*.csv"]
+    assert {item["verdict"] for item in (*made["placeholders"], *made["files"])} == {"held"}
+    assert made["level"] == "Dummy data"
+
+
 def test_tables_that_look_alike_have_records_and_files_that_are_alike() -> None:
     def other(request: TableRequest) -> CellTable:
         return cells({"sex": ("female", "male")}, [125, 7]) if request.id == 0 else count(request)

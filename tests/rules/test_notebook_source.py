@@ -8,6 +8,7 @@ import time
 
 import nbformat
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,11 +109,11 @@ def test_a_notebook_of_another_editor_without_output_is_left_byte_for_byte():
     ],
 )  # fmt: skip
 def test_what_is_no_notebook_is_refused_quickly_with_a_sentence(data, told):
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(NotebookError, match=told) as caught:
         SubmittedNotebook.parse(data)
     assert caught.value.next_step
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_parameters_are_the_simple_values_of_the_tagged_cell():
@@ -264,7 +265,7 @@ cells = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.binary()
     | json_values.map(lambda v: json.dumps(v).encode())
@@ -281,7 +282,7 @@ def test_rubbish_gives_a_sentence_and_never_another_error(data):
         assert strip(strip(data)) == strip(data)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.text(alphabet="x=1[](){}'\"\\\n#:, -_aé.%!\x00fb"))
 def test_any_parameters_cell_gives_specs_or_a_sentence(source):
     data = write({"cells": [tagged(source)], "metadata": {}, "nbformat": 4})

@@ -94,7 +94,14 @@ def test_a_job_from_elsewhere_is_a_line_of_its_own() -> None:
 def test_every_code_of_a_job_has_a_stage(code: JobCode) -> None:
     (row,) = rows([], [job(code)], {}, {})
     assert row.stage is STAGE_OF[code]
-    assert (row.problem is not None) == (row.stage in (Stage.FAILED, Stage.REFUSED))
+    assert (row.problem is not None) == (row.stage in (Stage.FAILED, Stage.REFUSED, Stage.CANCELLED))
+
+
+def test_a_cancelled_job_is_cancelled_and_not_refused() -> None:
+    (row,) = rows([record("j" * 16)], [job(JobCode.CANCELLED)], {}, {})
+    assert (row.id, row.stage, row.progress) == ("r" * 16, Stage.CANCELLED, 1.0)
+    assert row.problem is not None
+    assert row.problem.sentence == "The job was cancelled; nothing of it is kept."
 
 
 def test_a_result_can_be_opened_only_where_level_4_lists_it() -> None:

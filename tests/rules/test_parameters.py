@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,10 +94,10 @@ def test_typed_text_becomes_a_value_of_the_declared_type(name, text, value):
     ],
 )
 def test_badly_typed_values_are_refused_quickly_with_a_sentence(name, text, told):
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(ParameterError) as caught:
         bind(SPECS, {name: text}, from_text=True)
-    assert time.monotonic() - began < 0.5
+    assert time.thread_time() - began < 0.5
     assert told in caught.value.sentence
     assert caught.value.parameter == name
     assert len(str(caught.value)) < 400
@@ -156,7 +157,7 @@ def test_too_many_parameters_are_refused():
         bind(SPECS, {f"p{n}": "1" for n in range(101)}, from_text=True)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.sampled_from(sorted(SPECS)), st.text())
 def test_any_text_is_a_value_or_a_sentence(name, text):
     try:
@@ -173,7 +174,7 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.sampled_from(sorted(SPECS)), values)
 def test_any_value_is_of_the_type_or_a_sentence(name, value):
     try:
@@ -183,7 +184,7 @@ def test_any_value_is_of_the_type_or_a_sentence(name, value):
     assert found == value
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.text(max_size=10), st.dictionaries(st.sampled_from(["type", "min", "max", "choices", "default"]), values))
 def test_any_settings_make_a_spec_or_a_sentence(name, said):
     try:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 import pytest
 import yaml
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -302,14 +303,14 @@ def test_the_file_may_begin_with_a_byte_order_mark_and_must_be_utf8():
     ],
 )
 def test_bombs_are_refused_quickly(bomb):
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(ProjectError) as caught:
         parse_project(bomb)
-    assert time.monotonic() - began < 3
+    assert time.thread_time() - began < 3
     assert len(str(caught.value)) < 2_000
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.text() | st.text(alphabet="version: 5\nactions{}[]-&*!|>'\"#%@`\t,?~<"))
 def test_rubbish_gives_a_sentence_and_never_another_error(text):
     error = refusal(text)
@@ -326,7 +327,7 @@ trees = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(trees)
 def test_any_tree_in_place_of_actions_gives_a_sentence_and_never_another_error(tree):
     for text in (
@@ -357,6 +358,6 @@ def test_a_star_stands_for_part_of_one_name(pattern, path, expected):
 
 
 def test_matching_a_pattern_of_many_stars_takes_no_time():
-    began = time.monotonic()
+    began = time.thread_time()
     assert not matches("*a" * 200 + "b.csv", "a" * 400)
-    assert time.monotonic() - began < 0.5
+    assert time.thread_time() - began < 0.5

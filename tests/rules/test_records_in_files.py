@@ -92,7 +92,7 @@ def test_columnar_files_are_read_alike(tmp_path, kind):
         (PATIENTS, EVENTS.replace("1.5", "nan"), "clinical_events.csv, row 2: numeric_value is not a number"),
         (PATIENTS, EVENTS.replace("patient_id,date,", "patient_id,patient_id,"), "column names, each once"),
         ("", EVENTS, "column names"),
-        (PATIENTS.encode().replace(b"female", b"fem\xe9le"), EVENTS, "not a CSV file in UTF-8"),
+        (PATIENTS.encode().replace(b"female", b"fem\xe9le"), EVENTS, "row 2: this is not CSV in UTF-8"),
         (PATIENTS.encode() + b"3,1960-02-01,male,,x\n" * 9_999 + b"4,1960-01-01,\xe9,,x\n", EVENTS, "not CSV in UTF-8"),
         (PATIENTS, b"\x00\x01\xff\xfe" * 50, "not a CSV file"),
         (PATIENTS.replace("female", '"female'), EVENTS, "not CSV"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from examples import examples
 from gate_examples import cells, column, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -295,7 +296,7 @@ def test_totals_are_sums_of_shown_cells_and_hidden_where_none_is(
         assert text == (str(sum(shown_ones)) if shown_ones else REDACTED)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.integers(1, 2), st.integers(1, 2), st.data())
 def test_no_hidden_cell_can_be_found_by_trying_all_tables(rows: int, columns: int, data: st.DataObject) -> None:
     """Brute force: among all small tables that look like this one, a hidden cell takes all of 0 to 7."""

@@ -7,6 +7,7 @@ import json
 
 import nbformat
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -156,7 +157,7 @@ class Tags(html.parser.HTMLParser):
         self.found.add((tag, tuple(name for name, _ in attrs)))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.text(), st.lists(st.tuples(st.text(), st.text()), max_size=3))
 def test_no_text_of_a_table_becomes_markup(name, rows):
     tags = Tags()

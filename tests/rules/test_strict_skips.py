@@ -18,7 +18,7 @@ def run(tmp_path: Path, reason: str, *arguments: str) -> subprocess.CompletedPro
     (tmp_path / "test_it.py").write_text(TESTS.format(reason=reason))
     here = Path(__file__).parent.parent
     command = [sys.executable, "-m", "pytest", "-p", "strict_skips", "-c", "/dev/null", "--rootdir", str(tmp_path)]
-    environment = {"PYTHONPATH": str(here), "PATH": "/usr/bin:/bin"}
+    environment = {"PYTHONPATH": str(here), "PATH": "/usr/bin:/bin", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(
         [*command, *arguments, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
     )

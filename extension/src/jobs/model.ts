@@ -55,6 +55,22 @@ export class Jobs implements IJobs, IDisposable {
     return run;
   }
 
+  get cancelling(): ReadonlySet<string> {
+    return this._cancelling;
+  }
+
+  async cancel(id: string): Promise<void> {
+    this._cancelling.add(id);
+    this._changed.emit();
+    try {
+      await this._client.cancel(id);
+    } catch (error) {
+      this._cancelling.delete(id);
+      this._changed.emit();
+      throw error;
+    }
+  }
+
   dispose(): void {
     if (this._isDisposed) {
       return;
@@ -102,6 +118,11 @@ export class Jobs implements IJobs, IDisposable {
     this._live = live;
     const wasKnown = this._known;
     this._known = true;
+    for (const run of runs) {
+      if (hasEnded(run)) {
+        this._cancelling.delete(run.id);
+      }
+    }
     if (isNew) {
       this._changed.emit();
     }
@@ -141,6 +162,7 @@ export class Jobs implements IJobs, IDisposable {
   };
 
   private _runs: readonly RunRow[] = [];
+  private readonly _cancelling = new Set<string>();
   private _known = false;
   private _live = false;
   private _isDisposed = false;

@@ -7,7 +7,7 @@ import * as React from 'react';
 import { CommandIDs, type IJobs } from '../tokens';
 import { dummyRunIcon, labIcon, submitIcon } from '../ui/icons';
 import { ProblemBox } from '../ui/problem';
-import { hasEnded, levelLook, stageLook, valueText } from '../ui/words';
+import { canCancel, hasEnded, levelLook, stageLook, valueText } from '../ui/words';
 import type { RunRow } from '../wire';
 
 const SECONDS_BETWEEN_CLOCKS = 30;
@@ -90,7 +90,14 @@ function Runs({ jobs, commands, trans, revealed }: IRunsProps): React.ReactEleme
       ) : (
         <ul className="osl-Runs" data-testid="osl-runs" aria-label={trans.__('Runs, newest first')}>
           {jobs.runs.map(run => (
-            <Run key={run.id} run={run} commands={commands} trans={trans} revealed={run.id === revealed} />
+            <Run
+              key={run.id}
+              run={run}
+              commands={commands}
+              trans={trans}
+              revealed={run.id === revealed}
+              cancelling={jobs.cancelling.has(run.id)}
+            />
           ))}
         </ul>
       )}
@@ -146,9 +153,10 @@ interface IRunProps {
   readonly commands: CommandRegistry;
   readonly trans: TranslationBundle;
   readonly revealed: boolean;
+  readonly cancelling: boolean;
 }
 
-function Run({ run, commands, trans, revealed }: IRunProps): React.ReactElement {
+function Run({ run, commands, trans, revealed, cancelling }: IRunProps): React.ReactElement {
   const stage = stageLook(run.stage, trans);
   const started = new Date(run.started);
   const parameters = Object.entries(run.parameters);
@@ -196,6 +204,20 @@ function Run({ run, commands, trans, revealed }: IRunProps): React.ReactElement 
           trans={trans}
           onFix={fix => void commands.execute(CommandIDs.fix, { id: run.id, fix })}
         />
+      )}
+      {canCancel(run) && (
+        <div className="osl-Run-buttons">
+          <button
+            type="button"
+            className="osl-Button osl-mod-small"
+            data-testid="osl-cancel"
+            disabled={cancelling}
+            title={trans.__('Ask the backend to end this job')}
+            onClick={() => void commands.execute(CommandIDs.cancel, { id: run.id })}
+          >
+            {cancelling ? trans.__('Cancelling…') : trans.__('Cancel…')}
+          </button>
+        </div>
       )}
       {run.has_result && (
         <div className="osl-Run-buttons">

@@ -17,6 +17,8 @@ export interface ITable {
   readonly columns: readonly string[];
   readonly labelColumns: number;
   readonly rows: readonly (readonly string[])[];
+  /** The places of the rows that add up others; results made before there were any have none. */
+  readonly totalRows: readonly number[];
   readonly sentence: string;
   readonly verdict: string;
   readonly treatment: string;
@@ -45,10 +47,21 @@ export const table: decode.Decoder<ITable> = decode.openRecord(fields => ({
   columns: fields.get('columns', decode.list(decode.text)),
   labelColumns: fields.get('label_columns', decode.integer),
   rows: fields.get('rows', decode.list(decode.list(decode.text))),
+  totalRows: fields.getOr('total_rows', decode.list(decode.integer), []),
   sentence: fields.getOr('sentence', decode.text, ''),
   verdict: fields.getOr('verdict', decode.text, ''),
   treatment: fields.getOr('treatment', decode.text, '')
 }));
+
+/** How many labels of a row only say again what the row above says; never its last one (`ShownTable.repeated`). */
+export function repeatedLabels({ rows, labelColumns }: ITable, index: number): number {
+  const [row, above] = [rows[index] ?? [], rows[index - 1] ?? []];
+  let alike = 0;
+  while (alike < labelColumns - 1 && alike < row.length && row[alike] === above[alike]) {
+    alike += 1;
+  }
+  return alike;
+}
 
 export const figure: decode.Decoder<IFigure> = decode.openRecord(fields => ({
   name: fields.getOr('name', decode.text, ''),

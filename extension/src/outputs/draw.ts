@@ -4,7 +4,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import type { LabIcon } from '@jupyterlab/ui-components';
 import { lockIcon } from '../ui/icons';
 import { toCsv } from './csv';
-import { REDACTED, type IFigure, type IHeld, type ITable } from './document';
+import { REDACTED, repeatedLabels, type IFigure, type IHeld, type ITable } from './document';
 
 const SECONDS_COPIED = 2;
 
@@ -46,9 +46,7 @@ export function drawTable(table: ITable, trans: TranslationBundle): HTMLElement 
     head.append(heading);
   });
   const body = element('tbody');
-  for (const row of table.rows) {
-    body.append(drawRow(row, table.labelColumns, trans));
-  }
+  table.rows.forEach((_, index) => body.append(drawRow(table, index, trans)));
   grid.append(element('thead', {}, head), body);
   const scroller = element('div', { className: 'osl-Table-scroller' }, grid);
   scroller.tabIndex = 0; // a wide table can be scrolled from the keyboard
@@ -61,12 +59,16 @@ export function drawTable(table: ITable, trans: TranslationBundle): HTMLElement 
   return drawn;
 }
 
-function drawRow(row: readonly string[], labels: number, trans: TranslationBundle): HTMLTableRowElement {
+function drawRow(table: ITable, at: number, trans: TranslationBundle): HTMLTableRowElement {
   const drawn = element('tr');
-  row.forEach((text, index) => {
-    if (index < labels) {
+  const repeated = repeatedLabels(table, at);
+  drawn.classList.toggle('osl-mod-total', table.totalRows.includes(at));
+  drawn.classList.toggle('osl-mod-group', repeated === 0);
+  table.rows[at]?.forEach((text, index) => {
+    if (index < table.labelColumns) {
       const label = element('th', { className: 'osl-mod-label', text });
       label.scope = 'row';
+      label.classList.toggle('osl-mod-repeated', index < repeated);
       drawn.append(label);
     } else if (text === REDACTED) {
       const mark = element('span', { className: 'osl-Redacted', text });

@@ -17,7 +17,7 @@ import {
 export interface StageLook {
   readonly word: string;
   readonly icon: LabIcon;
-  readonly tone: 'waiting' | 'working' | 'done' | 'failed' | 'refused';
+  readonly tone: 'waiting' | 'working' | 'done' | 'failed' | 'refused' | 'cancelled';
 }
 
 export function stageLook(stage: Stage, trans: TranslationBundle): StageLook {
@@ -42,11 +42,20 @@ export function stageLook(stage: Stage, trans: TranslationBundle): StageLook {
       return { word: trans.__('Failed'), icon: failedIcon, tone: 'failed' };
     case 'refused':
       return { word: trans.__('Refused'), icon: refusedIcon, tone: 'refused' };
+    case 'cancelled':
+      return { word: trans.__('Cancelled'), icon: refusedIcon, tone: 'cancelled' };
   }
 }
 
 export function hasEnded(run: RunRow): boolean {
-  return run.stage === 'done' || run.stage === 'failed' || run.stage === 'refused';
+  return run.stage === 'done' || run.stage === 'failed' || run.stage === 'refused' || run.stage === 'cancelled';
+}
+
+const WITH_THE_BACKEND: ReadonlySet<Stage> = new Set<Stage>(['waiting', 'preparing', 'executing', 'checking']);
+
+/** Whether the backend has a job of this run that has not ended. */
+export function canCancel(run: RunRow): boolean {
+  return run.kind === 'submitted' && WITH_THE_BACKEND.has(run.stage);
 }
 
 /** How much may be believed of a result, and who may see it. */

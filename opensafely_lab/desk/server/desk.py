@@ -38,6 +38,9 @@ class Desk(Protocol):
     def start(self, asked: StartRun) -> RunRow:
         """Begin a run in the background, or raise the refusal."""
 
+    def cancel(self, run: str) -> RunRow:
+        """Ask the site to end a run's job; the run as it is then, which may be a while before its end."""
+
     def result(self, run: str) -> Result:
         """The read-only document of a run; kept nowhere by whoever asks."""
 

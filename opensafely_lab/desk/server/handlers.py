@@ -47,6 +47,7 @@ def routes(base_url: str, desk: Desk) -> list[tuple[str, type[web.RequestHandler
         (at("status"), StatusHandler, {"desk": desk}),
         (at("notebook"), NotebookHandler, {"desk": desk}),
         (at("runs"), RunsHandler, {"desk": desk}),
+        (at("runs", "([a-z0-9]{1,64})", "cancel"), CancelHandler, {"desk": desk}),
         (at("events"), EventsHandler, {"desk": desk, "listeners": listeners}),
         (at("results", "([a-z0-9]{1,64})"), ResultHandler, {"desk": desk}),
         (at("studies"), StudiesHandler, {"desk": desk}),
@@ -142,6 +143,15 @@ class RunsHandler(DeskHandler):
         asked = self.read(StartRun)
         checked_path(asked.path)
         self.answer(Started(run=await self.ask(self.desk.start, asked)), 202)
+
+
+class CancelHandler(DeskHandler):
+    """The run is named by its address; there is nothing to say in the body, and none is read."""
+
+    @web.authenticated
+    @authorized
+    async def post(self, run: str) -> None:
+        self.answer(await self.ask(self.desk.cancel, run), 202)
 
 
 class ResultHandler(DeskHandler):

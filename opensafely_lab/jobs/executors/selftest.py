@@ -59,7 +59,7 @@ def report(executor: SandboxExecutor) -> ProbeReport:
             executor.wait(run, LIMITS.wall_seconds + 10)
             result = executor.finalise(run)
         except LabError as problem:
-            return ProbeReport(executor.name, (*before, Layer("start", False, problem.sentence)))
+            return ProbeReport(executor.name, (*before, Layer("start", False, problem.sentence.rstrip("."))))
         finally:
             executor.discard(run)
     return ProbeReport(executor.name, (*before, *judge(result)))
@@ -71,7 +71,7 @@ def _before(executor: SandboxExecutor) -> tuple[Layer, ...]:
     try:
         layers.append(Layer("bubblewrap", True, bubblewrap.find().version_words()))
     except LabError as problem:
-        layers.append(Layer("bubblewrap", False, problem.sentence))
+        layers.append(Layer("bubblewrap", False, problem.sentence.rstrip(".")))
     try:
         for kind in seccomp.KINDS:
             seccomp.filter_path(kind)

@@ -169,6 +169,7 @@ def test_the_watched_command_shows_what_the_bare_command_shows(machine: Machine,
     assert {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()} == watched.out
 
 
+@pytest.mark.slow
 def test_nothing_of_a_run_is_left_in_the_state_of_the_machine(machine: Machine, tmp_path: Path) -> None:
     attempt = next(attempt for attempt in further.SILENT if attempt.id == "fur-01")
     one = judged.judge(attempt.case.runs[0], cases.FOLDER / PATIENTS, tmp_path, machine.state)
@@ -218,7 +219,7 @@ def disguise(encoding: str, folder: Path) -> None:
         case "sqlite":
             with sqlite3.connect(place) as database:
                 database.execute("create table log (text)")
-                database.execute("insert into log values (?)", ["x" * 20_000 + base64.b64encode(who.encode()).decode()])
+                database.execute("insert into log values (?)", ["x" * 9_000 + base64.b64encode(who.encode()).decode()])
             database.close()
         case "name":
             (folder / f"fig_{who}.txt").touch()

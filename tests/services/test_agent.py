@@ -203,7 +203,7 @@ def test_several_jobs_run_oldest_first_and_each_once(scene: Scene) -> None:
     assert len(scene.work.runs.read_text().split()) == 5
 
 
-@pytest.mark.parametrize("mode", ["raise", "exit"])
+@pytest.mark.parametrize("mode", ["raise", pytest.param("exit", marks=pytest.mark.slow)])
 def test_what_breaks_is_tried_three_times_and_its_text_stays_inside(
     scene: Scene, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -229,7 +229,7 @@ def contents(folder: Path) -> Iterator[bytes]:
             yield path.read_bytes()
 
 
-@pytest.mark.parametrize("mode", ["succeed", "fail", "raise"])
+@pytest.mark.parametrize("mode", ["succeed", *(pytest.param(m, marks=pytest.mark.slow) for m in ("fail", "raise"))])
 def test_what_goes_to_the_site_is_a_question_or_a_code_from_the_list(scene: Scene, mode: str) -> None:
     scene.start()
     scene.end(scene.submit(mode))
@@ -514,10 +514,15 @@ def test_a_site_that_is_down_delays_the_notices_alone(scene: Scene, monkeypatch:
     "answer",
     [
         (200, b"<html>a proxy says hello</html>"),
-        (200, b'{"assignments": [], "revision": 1, "command": "rm"}'),
-        (500, b""),
-        (302, b""),
-        (200, b"[" * 100_000),
+        *(
+            pytest.param(answer, marks=pytest.mark.slow)
+            for answer in (
+                (200, b'{"assignments": [], "revision": 1, "command": "rm"}'),
+                (500, b""),
+                (302, b""),
+                (200, b"[" * 100_000),
+            )
+        ),
     ],
     ids=range(5),
 )

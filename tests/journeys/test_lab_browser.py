@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, evil: tuple[str, list[str]]) -
         "OSL_FAKE_EARLIER": "1",
         "OSL_FAKE_DIRTY": "1",
         "OSL_FAKE_EVIL": evil[0],
-        "OSL_FAKE_SECONDS": "1",  # a stage is long enough to be seen on a busy machine
+        "OSL_FAKE_SECONDS": "2",  # a stage is long enough to be seen on a busy machine
     }
     with running_lab(folder, _root(folder), environment=environment) as running:
         yield running
@@ -179,12 +180,12 @@ def test_a_submitted_job_is_cancelled_from_the_panel_and_says_so(browser: Browse
     with open_lab(browser, lab, path=NOTEBOOK) as watched:
         page = watched.page
         begun = {"path": NOTEBOOK, "kind": "submitted", "parameters": {"drug": "naproxen"}, "fixes": ["commit"]}
-        _, started = lab.ask("runs", body=begun)
         _execute(page, "opensafely:open-panel")
+        expect(page.get_by_test_id("osl-run").first).to_be_visible()
+        _, started = lab.ask("runs", body=begun)
         run = page.locator(f'[data-run="{started["run"]["id"]}"]')  # type: ignore[index]
-        expect(run).to_be_visible()
         cancel = run.get_by_test_id("osl-cancel")
-        expect(run).to_have_attribute("data-stage", "dummy-run")
+        expect(run).to_have_attribute("data-stage", re.compile("queued|dummy-run|sending"))
         expect(cancel).to_have_count(0)  # the backend has nothing of it yet
         cancel.click()
         page.get_by_role("button", name="Let it run").click()
